@@ -97,7 +97,8 @@ class RedisEngine:
         if protocol is None:
             raise DirectoryAway(self.problem or "not connected")
         try:
-            return json.loads(await protocol.eval(script, [prefix], [str(each) for each in args]))
+            said = await protocol.eval(script, [prefix], [str(each) for each in args])
+            return json.loads(said.decode("utf-8", "replace") if isinstance(said, bytes) else said)
         except RedisError as error:
             text = str(error)
             if isinstance(error, Lost) or text.startswith(DENIED):
@@ -111,7 +112,7 @@ class RedisEngine:
         def heard(pattern: Any, channel: str, message: str) -> None:
             try:
                 self.heard(json.loads(message))
-            except ValueError:  # not from one of us: look what there is
+            except (ValueError, RecursionError):  # not from one of us: look what there is
                 self.missed()
 
         protocol.messageReceived = heard

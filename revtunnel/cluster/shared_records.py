@@ -26,6 +26,7 @@ __all__ = ["SharedBook", "SharedRecords"]
 log = Logger(namespace="revtunnel")
 
 BATCH = 100  # a call
+DOUBTED = 10_000  # names of what was not ours that are kept; with more all is told again
 
 
 class SharedBook(Protocol):
@@ -60,6 +61,7 @@ class SharedRecords:
         self._call = directory.call
         self._books = books
         self._seal = seal or OpenRecords()
+        self._doubted = set[str]()  # what somebody else wrote or altered, and is not written over yet
         self._waiting: dict[str, str] = {}  # what was changed here and is not told yet
         self._era = ""
         self._seen = "0"
@@ -109,6 +111,8 @@ class SharedRecords:
                 for book in self._books:
                     await self._tell(book.to_share(), missing=True)
                 self._era = era
+            if self._doubted:
+                await self._write_over()
             while self._waiting:
                 told = dict(self._waiting)
                 await self._tell(iter(told.items()))
@@ -144,12 +148,21 @@ class SharedRecords:
                 await self._call(FORGET, *map(self._seal.name, over))
 
     def _doubt(self, names: list[str]) -> None:
-        """Somebody else wrote these, or altered them: ours are told again in their place."""
+        """Somebody else wrote these, or altered them."""
         if not names:
             return
         self.refused += len(names)
         text = f"{self.refused} records in the engine were not sealed by our secret, and count for nothing"
         self.problems["records"] = text
-        log.warn("records-refused", event="records-refused", detail=text)
-        ours = {self._seal.name(id): (id, text) for book in self._books for id, text in book.to_share()}
-        self._waiting |= dict(ours[name] for name in names if name in ours)
+        self._doubted.update(names[: DOUBTED - len(self._doubted)])
+
+    async def _write_over(self) -> None:
+        """Tell ours in their place, once it was learnt what the others know."""
+        log.warn("records-refused", event="records-refused", detail=self.problems["records"])
+        doubted = {*self._doubted}
+        for book in self._books:
+            ours = book.to_share()
+            if len(doubted) < DOUBTED:
+                ours = ((id, text) for id, text in ours if self._seal.name(id) in doubted)
+            await self._tell(ours)
+        self._doubted -= doubted

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
+from revtunnel.cluster import shared_records
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.record_seal import SealedRecords
 from revtunnel.cluster.redis_directory import RedisDirectory
@@ -171,8 +172,12 @@ def test_people_are_everywhere_also_after_the_engine_was_away_and_emptied(world:
         each.ledger.close()
 
 
-def test_who_writes_into_the_engine_makes_nobody(world: RedisWorld) -> None:
+@pytest.mark.parametrize("most", [shared_records.DOUBTED, 1])
+def test_who_writes_into_the_engine_makes_nobody(
+    world: RedisWorld, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor removes, moves or brings back; what was written over is told again, and it is said how many."""
+    monkeypatch.setattr(shared_records, "DOUBTED", most)
     one, two = sealed(world, "one", "two")
     one.people.add_user("ana", "", NOON)
     world.until(lambda: two.knows("ana"))
@@ -196,6 +201,29 @@ def test_who_writes_into_the_engine_makes_nobody(world: RedisWorld) -> None:
     assert one.knows() and two.knows() and "3 records" in one.records.problems["records"]
     for each in (one, two):
         each.ledger.close()
+
+
+def test_what_was_written_there_gives_who_joins_no_say(world: RedisWorld) -> None:
+    """Noise is passed over, also where it is no text; who joins lets what the others have count first."""
+    (one,) = sealed(world, "one")
+    names = [f"p{number:02}" for number in range(20)]
+    for name in names:
+        one.people.add_user(name, "of the cluster", NOON)
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:revoked") == ":20")
+    noise = "return redis.call('HSET', 'rt:test:revoked', string.char(255), string.char(254, 34))"
+    for name, score in (("noise", 1), ("more", 9_000_000_000_000)):
+        world.engine.ask("ZADD", "rt:test:shared", str(score), name)
+    world.engine.ask("EVAL", noise + " + redis.call('ZADD', 'rt:test:shared', 2, string.char(255))", "0")
+    late = Node(world, "late", SECRET)
+    for name in names:
+        late.people.add_user(name, "of the one who joins", NOON, "admin")
+    late.ledger.change([("versions", f"people:{name}", None) for name in names])  # as of a former program
+    late.records = SharedRecords(late.view, (SharedTables(late.ledger),), SealedRecords(SECRET, "test"))
+    world.result(late.view.start())
+    world.until(lambda: late.records.is_joined and late.records.refused == 3)
+    for node in (one, late):
+        assert {user.note for user in node.people.users("", 99)} == {"of the cluster"}
+        node.ledger.close()
 
 
 def test_an_old_record_brings_no_certificate_back(world: RedisWorld) -> None:
