@@ -158,11 +158,10 @@ class SharedTables:
 
     def _mine(self, ids: list[str]) -> dict[str, str]:
         """Records as they are here."""
-        changes = {id: _change(id, None) for id in ids}
-        rows = {table: self._ledger.rows(table) for table in {table for table, _, _ in changes.values()}}
+        changes = [(id, *_change(id, None)[:2]) for id in ids]
         return {
-            id: _text(self._versions[id], (table, key, rows[table].get(key)))
-            for id, (table, key, _) in changes.items()
+            id: _text(self._versions[id], (table, key, self._ledger.row(table, key)))
+            for id, table, key in changes
         }
 
     def _keep(self, versions: dict[str, _Version]) -> None:

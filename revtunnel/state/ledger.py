@@ -221,14 +221,20 @@ class SqliteLedger:
         known.update({key: row for (name, key), row in self._pending.items() if name == table})
         return {key: row for key, row in known.items() if row is not None}
 
-    def select(self, query: str) -> list[tuple[Any, ...]]:
+    def row(self, table: str, key: int | str | bytes) -> tuple[Any, ...] | None:
+        """One of these; raises as ``select``."""
+        if (table, key) in self._pending:
+            return self._pending[table, key]
+        return next(iter(self.select(f"{_select(table)} WHERE {TABLES[table][0]} = ?", (key,))), None)
+
+    def select(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Rows that are on the disk.
 
         Raises:
             LedgerError: the file cannot be read.
         """
         try:
-            return self._connection.execute(query).fetchall()
+            return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self._file.path}: {error}") from None
 

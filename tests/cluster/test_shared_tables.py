@@ -363,3 +363,22 @@ def test_nodes_agree_whatever_was_done_where(steps: list[tuple[int, str, str]]) 
         assert {each.name for each in node.people.users("", 9)} == set(first["people"])
         assert len(node.grants) == len(first["grants"])
         node.ledger.close()
+
+
+def test_what_is_older_is_answered_row_by_row(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old record that is shown again has no table read as a whole; a row that is gone is told as gone."""
+    one, two = pair
+    fill(one)
+    old = dict(one.told)
+    one.tell(two)
+    two.people.change_user("ana", "changed", "admin")
+    two.app_keys.remove("edge")
+    two.told.clear()
+    monkeypatch.setattr(two.ledger, "rows", lambda table: pytest.fail(f"all of {table}"))
+    two.tables.learn({id: old[id] for id in ("people:ana", "edge_keys:edge")})
+    monkeypatch.undo()
+    two.tell(one)
+    assert one.state() == two.state() and not one.app_keys.has("edge")
+    assert one.people.user("ana").note == "changed"
