@@ -31,7 +31,10 @@ class Zone(common.ResolverBase):
             return fail(ERRORS[self.code](dns.Message(rCode=self.code)))
         answers = [
             dns.RRHeader(
-                name, dns.SRV, payload=dns.Record_SRV(*each[:3], each[3].encode(), each[4]), ttl=each[4]
+                name,
+                dns.SRV,
+                payload=dns.Record_SRV(*each[:3], each[3].encode("latin-1"), each[4]),
+                ttl=each[4],
             )
             for each in found
         ]

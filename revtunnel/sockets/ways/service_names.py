@@ -142,7 +142,7 @@ def _found(name: str, records: Sequence[Any]) -> Found:
         raise _unknown(name)
     listed = [found for each in records if (found := _listed(each.payload)) is not None][:MOST]
     if not listed:
-        closed = all(str(each.payload.target) in ("", ".") for each in records)
+        closed = all(each.payload.target.name in (b"", b".") for each in records)
         words = "DNS says that this service is not offered" if closed else "no record of it names a server"
         raise ConnectionError(errno.ECONNREFUSED, f"{name}: {words}")
     return Found(tuple(listed), min(LONGEST, *(float(each.ttl or 0) for each in records)))

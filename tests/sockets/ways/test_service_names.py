@@ -93,6 +93,7 @@ def test_a_long_answer_comes_by_tcp(loop: Loop) -> None:
         ([], "it has no SRV record"),
         ([(0, 0, 0, "", 60)], "DNS says that this service is not offered"),
         ([(0, 0, 2065, "gate_1 .example", 60)], "no record of it names a server"),
+        ([(0, 0, 2065, "\xff.example", 60)], "no record of it names a server"),
     ],
 )
 def test_a_name_without_a_server_is_refused_in_words(loop: Loop, records: Any, said: str) -> None:
