@@ -211,7 +211,7 @@ class Daemon:
         end = time.monotonic() + patience
         while not true():
             assert self.running, f"{self.name} ended with {self.wait()} before its {what}:\n{self.said()}"
-            assert time.monotonic() < end, f"no {what} of {self.name} in {patience:g} s"
+            assert time.monotonic() < end, f"no {what} of {self.name} in {patience:g} s\n{self.shown()}"
             time.sleep(0.02)
 
     def said(self) -> str:
