@@ -4,7 +4,7 @@ The rules: a pair begins in the relay (relay.py), which is the specification, an
 readings, because handing over costs more than a short connection does. From then on Python does nothing for
 its bytes; counters and what is held are asked for when somebody wants to know. The sockets stay Python's: the
 pump tells that a pair has ended or was cut, and the relay takes it back and closes it in its own ways. What a
-relay does beyond that (WebSocket, sides that stay when the other leaves) never comes here. A side's TLS engine
+relay does beyond that (WebSocket, sides that stay when the other leaves) never comes here. A TLS engine
 is the thread's for so long, and nobody else's; where OpenSSL is not found (tls_records.py), TLS stays away.
 
 The thread is started for the first pair, so behind every fork of a daemon; it never needs the interpreter. Of
@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import RelayLimits
+from revtunnel.sockets.ends import End, PlainEnd, TlsEnd
 from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.sockets.tls_records import use_functions
 
@@ -134,6 +135,13 @@ class DataPlane:
     def of(cls, reactor: Any) -> "DataPlane | None":
         """The one of this reactor, if it has any."""
         return cls._all.get(reactor)
+
+    @classmethod
+    def for_ends(cls, reactor: Any, *ends: End) -> "DataPlane | None":
+        """That one, if it can move bytes between such ends."""
+        plane, kinds = cls.of(reactor), {type(end) for end in ends}
+        can = plane is not None and kinds <= ({PlainEnd, TlsEnd} if plane.has_tls else {PlainEnd})
+        return plane if can else None
 
     def __len__(self) -> int:
         return len(self._relays)

@@ -20,7 +20,7 @@ left, or is not read while the other side holds something, is asked for again; a
 is not read is noticed all the same.
 
 Where there is a data plane (data_plane.py), a pair of sockets, plain or TLS, that has had some readings is
-handed to it between two events, with what is held; its counters are asked for when somebody wants them, and it
+handed to it between two events, with what is held; its counters are asked for when they are wanted, and it
 is taken back before anything is closed.
 
 Source: performance.md "What a Twisted process can do"; faults.md N4, N5, N26-N29; ours.
@@ -40,7 +40,7 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.data_plane import CUT, DONE, IS_ENDING, READ_ENDED, WRITE_ENDED, DataPlane, Given
 from revtunnel.sockets.end_transport import in_words
-from revtunnel.sockets.ends import RECORD, End, PlainEnd, TlsEnd, said
+from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
@@ -49,7 +49,6 @@ __all__ = ["Relay"]
 LARGEST = 1024 * 1024
 _HUNG_UP = ConnectionResetError(errno.ECONNRESET, "it hung up before its stream had ended both ways")
 SMALL = 4 * 1024  # bytes of a reading that is a message rather than bulk
-_KINDS = {PlainEnd, TlsEnd}  # of ends, that a data plane knows
 _buffer = memoryview(bytearray(LARGEST))  # of all relays: a reading is written or copied before the next
 
 
@@ -151,11 +150,8 @@ class Relay:
         for side, early in ((self._near, head), (self._far, unsent)):
             if early and not self.over:
                 side.push(memoryview(early))
-        kinds = {type(self._near.end), type(self._far.end)}
-        if self.is_plain and kinds <= _KINDS:
-            self._plane = DataPlane.of(self.reactor)
-            if TlsEnd in kinds and self._plane is not None and not self._plane.has_tls:
-                self._plane = None
+        if self.is_plain:
+            self._plane = DataPlane.for_ends(self.reactor, self._near.end, self._far.end)
             if self._plane is not None:
                 self.stays = self._plane.after
                 self.hand_over()
