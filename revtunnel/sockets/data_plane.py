@@ -13,6 +13,8 @@ The thread is started for the first pair, so behind every fork of a daemon; it n
 Source: issue 16 "a data plane beside the control plane"; ours.
 """
 
+import atexit
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -196,6 +198,7 @@ class DataPlane:
         if not self._begun:
             if self._threaded:
                 self._pump.start()
+                atexit.register(self._process_ends, os.getpid())
             self._reactor.addReader(self)
             self._begun = True
 
@@ -233,11 +236,17 @@ class DataPlane:
         """Without a thread: move what can be moved now."""
         self._pump.turn()
 
+    def _process_ends(self, process: int) -> None:
+        """No thread uses a TLS engine that the interpreter frees; a forked process has none."""
+        if os.getpid() == process:
+            self._pump.stop()
+
     def close(self) -> None:
         """End the thread; there are no pairs any more."""
         if self._begun:
             self._reactor.removeReader(self)
             self._pump.stop()
+            atexit.unregister(self._process_ends)
         del self._all[self._reactor]
 
     # -- the reactor calls
