@@ -80,6 +80,7 @@ static void pump_dealloc(PyObject *self)
         if (pump->slots[number].thing != NULL)
             pump->slots[number].thing->kind->destroy(pump->slots[number].thing);
     dials_free(pump);
+    tickets_free(pump);
     free(pump->slots);
     free(pump->buffer);
     close(pump->epoll);
@@ -354,16 +355,18 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* These and those of TLS, doors and dials, one behind the other. */
+/* These and those of TLS, doors, gates and dials, one behind the other. */
 static PyMethodDef *all_methods(void)
 {
-    static PyMethodDef all[32];
+    static PyMethodDef all[48];
     size_t count = 0;
     for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
         all[count++] = *each;
     for (const PyMethodDef *each = door_methods; each->ml_name != NULL; each++)
         all[count++] = *each;
     for (const PyMethodDef *each = tls_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = gate_methods; each->ml_name != NULL; each++)
         all[count++] = *each;
     for (const PyMethodDef *each = dial_methods; each->ml_name != NULL; each++)
         all[count++] = *each;

@@ -1,6 +1,6 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_dials.c (data sockets that an agent brings), _pump.c
-(Python's methods). The rules stand at the heads of those files.
+(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_gates.c (data
+sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c (Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
 
@@ -46,6 +46,7 @@ typedef struct Pump Pump;
 typedef struct Thing Thing;
 typedef struct Told Told;
 typedef struct Dials Dials;
+typedef struct Tickets Tickets;
 typedef struct Pair Pair;
 
 /* What a kind of thing does; the lock is held. */
@@ -131,6 +132,7 @@ struct Pump {
     size_t calm;         /* readings of bulk that are to stay small */
     char *buffer;
     Dials *dials; /* NULL: nobody has set their limits */
+    Tickets *tickets; /* NULL: there never was a gate */
 };
 
 struct Told { /* one row for Python */
@@ -199,7 +201,13 @@ bool dials_tick(Pump *pump);
 void dials_free(Pump *pump);
 extern PyMethodDef dial_methods[];
 
+/* _pump_gates.c */
+void tickets_free(Pump *pump);
+extern PyMethodDef gate_methods[];
+
 /* _pump_doors.c */
+bool stock_takes(Pump *pump, uint64_t stock, int fd, uint64_t number, int64_t time, bool *was_dry);
+bool only_this_failed(int error);
 void look_at_doors(Pump *pump);
 bool doors_wait(const Pump *pump);
 extern PyMethodDef door_methods[];

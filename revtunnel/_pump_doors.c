@@ -372,7 +372,8 @@ static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage 
         ask(pump, door, pair);
 }
 
-static bool only_this_failed(int error)
+/* Of an error of accept4: whether it is of one connection, and not of the listening socket or the process. */
+bool only_this_failed(int error)
 {
     return error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM && error != EBADF &&
            error != EFAULT && error != EINVAL && error != ENOTSOCK;
@@ -603,6 +604,16 @@ static bool put_one(Pump *pump, Stock *stock, int fd, uint64_t number, int64_t t
     stock->full = stock->full < stock->count ? stock->count : stock->full;
     stock->filled = time;
     return true;
+}
+
+/* The same for a stock by its handle; ``was_dry``: nothing waited there. */
+bool stock_takes(Pump *pump, uint64_t stock, int fd, uint64_t number, int64_t time, bool *was_dry)
+{
+    Thing *thing = find(pump, stock);
+    if (thing == NULL || thing->kind != &stock_kind)
+        return false;
+    *was_dry = ((Stock *)thing)->count == 0;
+    return put_one(pump, (Stock *)thing, fd, number, time);
 }
 
 static PyObject *pump_put(PyObject *self, PyObject *args)
