@@ -171,6 +171,9 @@ class DataWorld:
         came = self._web() if self.web else self.switchboard.agents("main")
         self.agents = self.listeners.listen(HOST, 0, 1000, came)
         self.port = self.agents.port
+        by_ticket = self.switchboard.admission.needs_ticket_only
+        ports = {} if self.web else {"main": [self.agents]}
+        self.switchboard.data.gates.listening = lambda name: ports[name] if by_ticket(name) else []
         self.place = ServerPlace(HOST, self.port, LINK_PATH if self.web else "")
         self.connector = ServerConnector(self.reactor, ServerWay())
 
