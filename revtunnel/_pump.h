@@ -114,7 +114,7 @@ struct Pump {
     PyObject_HEAD
     pthread_mutex_t queue, lock;
     pthread_t thread;
-    bool running;
+    pid_t runs_in; /* the process with the thread; 0: there is none */
     atomic_bool stopping;
     int epoll, told_fd, wake_fd;
     Slot *slots;         /* given and freed by Python's thread alone, so that it finds things without the lock */
