@@ -371,7 +371,7 @@ static PyMethodDef *all_methods(void)
 }
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Pairs of plain sockets. Its methods are for one thread of Python's."},
+    {Py_tp_doc, "Pairs of sockets. Its methods are for one thread of Python's."},
     {Py_tp_new, pump_new},
     {Py_tp_dealloc, pump_dealloc},
     {Py_tp_methods, NULL},
@@ -394,7 +394,7 @@ static int fill(PyObject *module)
 static PyModuleDef_Slot parts[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "revtunnel._pump", "The data plane: pairs of plain sockets, moved without Python.", 0,
+    PyModuleDef_HEAD_INIT, "revtunnel._pump", "The data plane: pairs of sockets, moved without Python.", 0,
     NULL, parts, NULL, NULL, NULL,
 };
 

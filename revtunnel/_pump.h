@@ -1,6 +1,6 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_dials.c (data sockets that an agent brings), _pump.c
-(Python's methods). The rules stand at the heads of those files.
+(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_dials.c (data
+sockets that an agent brings), _pump.c (Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
 
