@@ -25,8 +25,8 @@ void take_lock(Pump *pump)
 static void stop_thread(Pump *pump)
 {
     uint64_t one;
-    if (!pump->running)
-        return;
+    if (pump->runs_in != getpid())
+        return; /* behind a fork there is none */
     atomic_store(&pump->stopping, true);
     wake(pump);
     Py_BEGIN_ALLOW_THREADS
@@ -34,7 +34,7 @@ static void stop_thread(Pump *pump)
     Py_END_ALLOW_THREADS
     if (read(pump->wake_fd, &one, sizeof one) < 0)
         ; /* the thread has read it */
-    pump->running = false;
+    pump->runs_in = 0;
 }
 
 static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -302,7 +302,7 @@ PyDoc_STRVAR(turn_doc, "turn() -> bool\n\nWithout the thread: what is to be done
 static PyObject *pump_turn(PyObject *self, PyObject *nothing)
 {
     Pump *pump = (Pump *)self;
-    if (pump->running) {
+    if (pump->runs_in) {
         PyErr_SetString(PyExc_RuntimeError, "a thread does that");
         return NULL;
     }
@@ -315,7 +315,7 @@ static PyObject *pump_start(PyObject *self, PyObject *nothing)
 {
     Pump *pump = (Pump *)self;
     sigset_t all, before;
-    if (pump->running)
+    if (pump->runs_in)
         Py_RETURN_NONE;
     atomic_store(&pump->stopping, false);
     sigfillset(&all);
@@ -326,7 +326,7 @@ static PyObject *pump_start(PyObject *self, PyObject *nothing)
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    pump->running = true;
+    pump->runs_in = getpid();
     Py_RETURN_NONE;
 }
 
@@ -374,7 +374,7 @@ static PyMethodDef *all_methods(void)
 }
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Pairs of plain sockets. Its methods are for one thread of Python's."},
+    {Py_tp_doc, "Pairs of sockets. Its methods are for one thread of Python's."},
     {Py_tp_new, pump_new},
     {Py_tp_dealloc, pump_dealloc},
     {Py_tp_methods, NULL},
@@ -397,7 +397,7 @@ static int fill(PyObject *module)
 static PyModuleDef_Slot parts[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "revtunnel._pump", "The data plane: pairs of plain sockets, moved without Python.", 0,
+    PyModuleDef_HEAD_INIT, "revtunnel._pump", "The data plane: pairs of sockets, moved without Python.", 0,
     NULL, parts, NULL, NULL, NULL,
 };
 

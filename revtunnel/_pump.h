@@ -1,6 +1,7 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
 (bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_gates.c (data
-sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c (Python's methods). The rules stand at the heads of those files.
+sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c (Python's methods). The rules stand
+at the heads of those files.
 
 Source: ours. */
 
@@ -115,7 +116,7 @@ struct Pump {
     PyObject_HEAD
     pthread_mutex_t queue, lock;
     pthread_t thread;
-    bool running;
+    pid_t runs_in; /* the process with the thread; 0: there is none */
     atomic_bool stopping;
     int epoll, told_fd, wake_fd;
     Slot *slots;         /* given and freed by Python's thread alone, so that it finds things without the lock */

@@ -7,14 +7,13 @@ pump tells that a pair has ended or was cut, and the relay takes it back and clo
 relay does beyond that (WebSocket, sides that stay when the other leaves) never comes here. A TLS engine
 is the thread's for so long, and nobody else's; where OpenSSL is not found (tls_records.py), TLS stays away.
 
-The thread is started for the first pair, so behind every fork of a daemon; it never needs the interpreter. Of
-``RelayLimits.pool`` the pairs here have one more.
+The thread is started for the first pair, so behind every fork of a daemon; it never needs the interpreter,
+and ends before that does. Of ``RelayLimits.pool`` the pairs here have one more.
 
 Source: issue 16 "a data plane beside the control plane"; ours.
 """
 
 import atexit
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -200,7 +199,7 @@ class DataPlane:
         if not self._begun:
             if self._threaded:
                 self._pump.start()
-                atexit.register(self._process_ends, os.getpid())
+                atexit.register(self._pump.stop)  # before TLS engines, and OpenSSL itself, go under it
             self._reactor.addReader(self)
             self._begun = True
 
@@ -238,17 +237,12 @@ class DataPlane:
         """Without a thread: move what can be moved now."""
         self._pump.turn()
 
-    def _process_ends(self, process: int) -> None:
-        """No thread uses a TLS engine that the interpreter frees; a forked process has none."""
-        if os.getpid() == process:
-            self._pump.stop()
-
     def close(self) -> None:
         """End the thread; there are no pairs any more."""
         if self._begun:
             self._reactor.removeReader(self)
             self._pump.stop()
-            atexit.unregister(self._process_ends)
+            atexit.unregister(self._pump.stop)
         del self._all[self._reactor]
 
     # -- the reactor calls

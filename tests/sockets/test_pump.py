@@ -107,6 +107,31 @@ def short_connections(drive: Drive, count: int) -> None:
         drive.reactor.iterate(0.01)
 
 
+ENDING = """
+import atexit, os, sys
+from twisted.internet.epollreactor import EPollReactor
+from revtunnel.sockets.data_plane import DataPlane
+
+threads = lambda: print(len(os.listdir("/proc/self/task")), flush=True)
+atexit.register(threads)  # the last of all
+plane = DataPlane(EPollReactor())
+plane.begin()
+threads()
+if os.fork() == 0:
+    sys.exit()  # a child has no such thread, and does not wait for it
+os.wait()
+"""
+
+
+@built
+def test_the_thread_ends_before_the_interpreter_does() -> None:
+    """Which would free the TLS engines under it, and OpenSSL itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n1\n1\n", "")
+
+
 @built
 @pytest.mark.long
 def test_ten_thousand_pairs_leave_nothing() -> None:
