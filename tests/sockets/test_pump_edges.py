@@ -1,7 +1,9 @@
 """What is rare in the data plane's doors and dials: urgent bytes, full kernels, news not read yet."""
 
 import contextlib
+import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from revtunnel.sockets.data_plane import ASKED, GIVEN
+from revtunnel.sockets.data_plane import OPENED as RUNS
 from revtunnel.sockets.plane_settings import find_pump
 
 HOST = "127.0.0.1"
@@ -211,3 +214,43 @@ def _turned(pump: Any, service: socket.socket) -> bytes:
     for _ in range(5):
         pump.turn()
     return service.recv(100)
+
+
+def test_rows_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever they are of is cut, and no descriptor stays; those behind are told."""
+    testing = pytest.importorskip("_testcapi")
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    begin = len(os.listdir("/proc/self/fd"))
+    told = [_take_two(testing, at) for at in range(30)]
+    assert {1, 2} <= {*told}  # one of two rows; both
+    assert len(os.listdir("/proc/self/fd")) == begin
+
+
+def _take_two(testing: Any, at: int) -> int:
+    """How many rows there were of a stream that runs, and of a client whose data socket spoke nonsense."""
+    with (
+        connected() as (near, far),
+        connected() as (other_near, other_far),
+        door(0.0, near, other_near) as (pump, client, _),
+    ):
+        for end, answer in ((far, OPENED), (other_far, b"nonsense")):
+            client()
+            end.setblocking(False)
+            until(pump, lambda end=end: _has(end))
+            end.send(answer)
+        for _ in range(3):
+            pump.turn()
+        testing.set_nomemory(at, at + 1)
+        try:
+            rows = pump.take(True)
+        except MemoryError:  # there was no list
+            rows = []
+        finally:
+            testing.remove_mem_hooks()
+        clients = [row for row in [*rows, *pump.take(True)] if len(row) > 5]
+        for row in clients:
+            if row[1] & RUNS:
+                pump.leave(row[0])
+            for number in row[6]:
+                socket.close(number)
+        return len(clients)
