@@ -1,6 +1,7 @@
 """What is rare in the data plane's doors and dials: urgent bytes, full kernels, news not read yet."""
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -214,6 +215,36 @@ def _turned(pump: Any, service: socket.socket) -> bytes:
     for _ in range(5):
         pump.turn()
     return service.recv(100)
+
+
+def test_a_deadline_that_is_shorter_comes_first() -> None:
+    """Other limits are for the dials that begin behind them, which do not wait for those before."""
+    pump = begun()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server((HOST, 0)))
+        goal = stack.enter_context(socket.create_server((HOST, 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(goal.getsockname())
+        dialled = []
+        for number, seconds in enumerate((600.0, 0.01, 300.0)):
+            pump.dial_limits((4, 5.0), (4, seconds), LIMITS)
+            pump.allow_goals([(1, CONNECT, (*goal.getsockname(), 0, True))])
+            pump.bring(1, (*server.getsockname(), 0, True), bytes((0, 0, 1, number)) + bytes(12), 5.0)
+            pump.turn()
+            end, _ = server.accept()
+            dialled.append(stack.enter_context(end))
+            end.send(CONNECT)
+            until(pump, lambda: pump.dial_counts()[1] == len(dialled))
+        rows: list[Any] = []
+        until(pump, lambda: rows or rows.extend(pump.take(False)))
+        ((_, _, number, *_, error, descriptor, _),) = (row[4] for row in rows)
+        assert (number, error) == (0x101, errno.ETIMEDOUT)
+        socket.close(descriptor)
+        pump.withdraw(-1, -1, True)
+        for row in pump.take(True):
+            socket.close(row[4][-2])
 
 
 def test_rows_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
