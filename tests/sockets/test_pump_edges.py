@@ -217,6 +217,22 @@ def _turned(pump: Any, service: socket.socket) -> bytes:
     return service.recv(100)
 
 
+def test_what_a_client_said_first_is_not_kept_behind_the_answer() -> None:
+    """A pair may live for long, and nobody asks for it any more."""
+    with connected() as (near, far), door(0.0, near) as (pump, client, _):
+        one = client()
+        one.send(b"x" * 10_000)
+        far.setblocking(False)
+        until(pump, lambda: _has(far))
+        far.send(OPENED + b"!")
+        until(pump, lambda: _has(one))
+        (row,) = (row for row in pump.take(True) if len(row) > 5)
+        assert (row[1], row[10]) == (RUNS, b"")
+        pump.leave(row[0])
+        for number in row[6]:
+            socket.close(number)
+
+
 def test_a_deadline_that_is_shorter_comes_first() -> None:
     """Other limits are for the dials that begin behind them, which do not wait for those before."""
     pump = begun()
