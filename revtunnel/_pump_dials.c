@@ -481,7 +481,7 @@ static bool read_goal(Goal *goal, PyObject *row)
 }
 
 PyDoc_STRVAR(allow_doc, "allow_goals([(id, frame of CONNECT, (address, port, scope, within)), ...])\n\n"
-    "What may be dialled from now on, and nothing else.");
+    "What may be dialled from now on, and nothing else; nothing, if that fails.");
 
 static PyObject *pump_allow(PyObject *self, PyObject *goals)
 {
@@ -490,20 +490,18 @@ static PyObject *pump_allow(PyObject *self, PyObject *goals)
     if (count < 0)
         return NULL;
     Goal *fresh = calloc((size_t)count + 1, sizeof *fresh);
-    if (fresh == NULL)
-        return PyErr_NoMemory();
-    for (Py_ssize_t number = 0; number < count; number++)
-        if (!read_goal(&fresh[number], PyList_GetItem(goals, number))) {
-            free(fresh);
-            return NULL;
-        }
+    bool good = fresh != NULL;
+    for (Py_ssize_t number = 0; good && number < count; number++)
+        good = read_goal(&fresh[number], PyList_GetItem(goals, number));
     take_lock(pump);
     Goal *before = pump->dials->goals;
     pump->dials->goals = fresh;
-    pump->dials->size = (size_t)count;
+    pump->dials->size = good ? (size_t)count : 0; /* what was allowed before is not, whatever this is */
     release(pump);
     free(before);
-    Py_RETURN_NONE;
+    if (good)
+        Py_RETURN_NONE;
+    return PyErr_Occurred() ? NULL : PyErr_NoMemory();
 }
 
 static bool add_ticket(Pump *pump, uint32_t owner, const Place *to, const char *ticket, int64_t due)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from revtunnel.carriers.agent_dials import IDLE
 from revtunnel.sockets.data_plane import ASKED, GIVEN
 from revtunnel.sockets.data_plane import OPENED as RUNS
 from revtunnel.sockets.plane_settings import find_pump
@@ -301,3 +302,24 @@ def _take_two(testing: Any, at: int) -> int:
             for number in row[6]:
                 socket.close(number)
         return len(clients)
+
+
+def test_goals_that_cannot_be_read_leave_none() -> None:
+    """What was allowed before is dialled no more, as it may be forbidden now."""
+    pump = begun()
+    with socket.create_server((HOST, 0)) as server, socket.create_server((HOST, 0)) as goal:
+        pump.dial_limits((4, 5.0), (4, 5.0), LIMITS)
+        good = 1, CONNECT, (*goal.getsockname(), 0, True)
+        pump.allow_goals([good])
+        with pytest.raises(ValueError, match="is no address"):
+            pump.allow_goals([good, (2, CONNECT, ("nowhere", 1, 0, True))])
+        assert pump.bring(1, (*server.getsockname(), 0, True), bytes(16), 5.0) == 1
+        pump.turn()
+        end, _ = server.accept()
+        with end:
+            end.send(CONNECT)
+            rows: list[Any] = []
+            until(pump, lambda: rows or rows.extend(pump.take(False)))
+            what, *_, descriptor, data = rows[0][4]
+            assert (what, data) == (IDLE, CONNECT)
+            socket.close(descriptor)
