@@ -27,6 +27,7 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 #define FEW 8              /* clients up to which a service may be one that takes one at a time */
 #define MOST 4             /* clients in one turn */
 #define UNSERVED 64        /* clients given up that Python has not fetched; behind them the door waits */
+#define FAILURES 64        /* of accept, one behind the other: whoever waits is not even taken away, so Python rests */
 #define DRY 50000000       /* nanoseconds */
 #define LEAVING 10000000   /* likewise, that a client of Python's may need to be gone */
 #define ORIGIN_HEADER "\0\x0d\x1e\0"
@@ -54,7 +55,7 @@ typedef struct {
     bool origins, stands; /* stands: nobody is accepted at present */
     bool vain;            /* those that Python has were waited for, and stay */
     int64_t ended_wait, dry_since;
-    uint32_t made, most, outside, burst, unserved;
+    uint32_t made, most, outside, burst, unserved, failures;
     uint64_t came;
     Link live, dry;
 } Door;
@@ -427,6 +428,7 @@ static void door_turn(Pump *pump, Thing *thing)
         Pair *room = new_pair(&unserved, 0, 0, 0, 0);
         int fd = room == NULL ? -1 : accept4(door->fd, (struct sockaddr *)&name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            door->failures = 0;
             serve(pump, door, fd, &name, room);
             continue;
         }
@@ -435,9 +437,10 @@ static void door_turn(Pump *pump, Thing *thing)
             free_pair(&room->thing);
         if (error == EAGAIN || error == EWOULDBLOCK) {
             door->burst = 1;
+            door->failures = 0;
             return;
         }
-        if (!only_this_failed(error)) {
+        if (!only_this_failed(error) || ++door->failures == FAILURES) {
             door->error = error;
             stand(pump, door, true);
             tell(pump, thing, FAILED);
