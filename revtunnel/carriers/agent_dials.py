@@ -120,7 +120,7 @@ class AgentDials:
     # -- tickets
 
     def bring(self, link: Any, tickets: list[bytes]) -> list[bytes]:
-        """Bring a socket for each ticket; those that are left: where it takes more than a connect, or memory."""
+        """Bring a socket for each ticket; those that are left: for want of memory, or of a direct way."""
         owner = self._owner_of(link)
         if owner is None:
             return tickets
