@@ -277,6 +277,8 @@ class Rounds:
         log.addObserver(lambda event: self.wrong.append(event) if event["isError"] else None)
         for what in WHAT.values():  # what stays for good is there behind that
             what(seed, lambda: None)
+        gc.collect()
+        gc.freeze()
         self._check((), 0)
 
     def run(self, what: str, call: str, error: int, first: int, every: int = 0) -> bool:
