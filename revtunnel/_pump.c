@@ -253,11 +253,26 @@ static PyObject *row_of(const Told *told, int64_t time)
                          (Py_ssize_t)atomic_load(&far->waiting));
 }
 
+/* Python has no memory for a row, and never knows of it: what it was told of is cut. */
+static void lose(Pump *pump, Told *told)
+{
+    PyErr_WriteUnraisable(NULL);
+    if (told->made == NULL)
+        return;
+    told->made->made = true;
+    if (told->gone == NULL) {
+        take_lock(pump);
+        forget(pump, told->made);
+        release(pump);
+        told->gone = &told->made->thing;
+    }
+}
+
 PyDoc_STRVAR(take_doc, "take(all) -> [(handle, news, side, errno), ...]\n\n"
     "What happened since the last time, when the descriptor is readable. CUT has a side (0 near, 1 far). The first\n"
     "row of a pair that was made here goes on: what made it, the number of its data socket, its descriptors (-1:\n"
     "closed), bytes taken by either, seconds since it came, from there until it opened and ended (-1.0: not), who\n"
-    "connected, what was said before it opened, what was heard, bytes that are held for far. With OPENED, and\n"
+    "connected, what was said if it has not opened, what was heard, bytes that are held for far. With OPENED, and\n"
     "without an end, it is as if Python had joined it, from now on; with GIVEN it is not here any more.\n"
     "all: those that are young too.");
 
@@ -267,7 +282,8 @@ static PyObject *pump_take(PyObject *self, PyObject *all)
     Told rows[BATCH];
     int count = 0, young = PyObject_IsTrue(all);
     uint64_t told;
-    if (young < 0)
+    PyObject *list = young < 0 ? NULL : PyList_New(0); /* before what is told is told no more */
+    if (list == NULL)
         return NULL;
     if (read(pump->told_fd, &told, sizeof told) < 0)
         ; /* nothing was told: the ring is the truth */
@@ -285,12 +301,12 @@ static PyObject *pump_take(PyObject *self, PyObject *all)
     told = 1;
     if (more && write(pump->told_fd, &told, sizeof told) < 0)
         ; /* it is told already */
-    PyObject *list = PyList_New(count);
     int64_t time = now();
     for (int i = 0; i < count; i++) {
-        PyObject *row = list == NULL ? NULL : row_of(&rows[i], time);
-        if (list != NULL && (row == NULL || PyList_SetItem(list, i, row) < 0))
-            Py_CLEAR(list);
+        PyObject *row = row_of(&rows[i], time);
+        if (row == NULL || PyList_Append(list, row) < 0)
+            lose(pump, &rows[i]);
+        Py_XDECREF(row);
         if (rows[i].gone != NULL)
             rows[i].gone->kind->destroy(rows[i].gone);
     }

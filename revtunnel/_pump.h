@@ -98,7 +98,7 @@ struct Pair {
     uint64_t number;         /* of its data socket */
     int64_t came, opened, ended; /* nanoseconds, as now() says; 0: not */
     struct sockaddr_storage name; /* of who connected */
-    char *said;              /* what was read of one side and said to the other before it opened */
+    char *said;              /* what was read of one side and said to the other, until it opens */
     size_t said_size;
     char *heard;             /* what came of the answer, if that is not for us to judge */
     size_t heard_size;

@@ -88,7 +88,7 @@ class Made(NamedTuple):
         float, float, float
     ]  # seconds since it came; from there until it opened, and ended; -1.0: not
     name: Any  # the client's address, as accept says it
-    said: bytes  # what was read of the client before the answer
+    said: bytes  # what was read of the client before the answer, while there is none
     heard: bytes  # what came of the answer
     unsent: int  # bytes of ``said`` that the data socket did not take
 
@@ -287,11 +287,21 @@ class DataPlane:
 
     def _was_made(self, made: Made) -> None:
         """What is to begin anew in Python comes behind all that has begun there."""
-        maker = self._makers[made.maker]
-        if made.news & (GIVEN | ASKED) == GIVEN:
+        maker = self._makers.get(made.maker)
+        if maker is None:  # it has gone without its clients: they are cut
+            self._nobodys(made)
+        elif made.news & (GIVEN | ASKED) == GIVEN:
             self._given.append((maker, made))
         else:
             maker.made(made)
+
+    def _nobodys(self, made: Made) -> None:
+        log.msg(f"nobody has {made.maker:#x}, of which the data plane told: it is closed")
+        if made.news & OPENED and not made.news & (DONE | CUT):
+            self._pump.leave(made.handle)
+        for descriptor in made.descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _give(self) -> None:
         self._giving = True

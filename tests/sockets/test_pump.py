@@ -40,8 +40,11 @@ def test_what_becomes_of_streams_is_the_same_as_in_python(tls: tuple[bool, bool]
         assert one[0] != "end" or {one, *others} == {("end", "ended")}
 
 
-def sanitized(place: Path, kind: str, library: str) -> tuple[Path, str]:
-    """The extension built with a sanitizer, and what is loaded before Python; skips where there is none."""
+def sanitized(place: Path, kind: str, library: str, *also: str | Path) -> tuple[Path, str]:
+    """The extension built with a sanitizer, and what is loaded before Python; skips where there is none.
+
+    ``also``: words for the compiler.
+    """
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("gcc is not on PATH")
@@ -54,7 +57,7 @@ def sanitized(place: Path, kind: str, library: str) -> tuple[Path, str]:
     target = place / "_pump.so"
     options = ["-std=c11", "-O1", "-g", f"-fsanitize={kind}", "-fno-sanitize-recover=undefined"]
     options += ["-shared", "-fPIC", "-pthread", f"-I{headers}"]
-    subprocess.run([compiler, *options, *SOURCES, "-o", target], check=True)
+    subprocess.run([compiler, *options, *also, *SOURCES, "-o", target], check=True)
     return target, found
 
 
