@@ -290,6 +290,7 @@ class Cluster:
         trip = link.round_trip if link is not None else None
         busy = {name: told.get(name) for name in ("load", "engine_trip")}
         seen = {"node": node.name, "here": here, "linked": here or link is not None}
+        seen["secret"] = _secret(node.seal, self.directory.me.seal)
         return NODES.row(node, **seen, **busy, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
 
     def drain_node(self, node: str) -> "Deferred[Any]":
@@ -427,6 +428,10 @@ def merged(pages: Sequence[Page], limit: int) -> Page:
     rows = [found[serial] for serial in sorted(found)]
     more = len(rows) > limit or bool(ends)
     return rows[:limit], (rows[:limit][-1]["serial"] if rows else min(ends)) if more else None
+
+
+def _secret(seal: str, mine: str) -> str:
+    return seal if seal in ("", "none") else "same" if seal == mine else "other"
 
 
 def _nothing(failure: Failure) -> None:

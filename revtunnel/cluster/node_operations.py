@@ -68,6 +68,8 @@ NODES = Operation(
         Column("address", Kind.TEXT, "where others dial it", "ADDRESS"),
         Column("linked", Kind.YES_NO, "whether clients here reach its devices", "LINKED"),
         Column("round_trip", Kind.TRIP, "of that link; null: not known", "ROUND-TRIP"),
+        Column("secret", Kind.TEXT, "``secret_file``: ``same`` as that of the one that was asked, ``other``, "
+               "``none``; empty: it does not say", "SECRET"),
         Column("version", Kind.TEXT, "of revtunnel", "VERSION"),
     ),
 )  # fmt: skip

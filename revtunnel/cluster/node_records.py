@@ -27,6 +27,7 @@ class Node(NamedTuple):
     clients: int = 0
     version: str = ""
     agents: str = ""  # host:port where agents dial it; "": they are sent to others
+    seal: str = ""  # which secret its records are sealed with; "none"; "": it does not say
 
     @classmethod
     def told(cls, row: Mapping[str, Any]) -> "Node":

@@ -15,7 +15,7 @@ over one of the same link, or over an older fence, and taken away only by who wr
                    told again yet                                      at least
     epoch:NODE     the run of NODE that counts                          for ever
     node:NODE      [epoch, address, state, devices, clients, version,   the lease: PX, kept by each renewal
-                    agents]
+                    agents, seal]
     nodes          sorted set: names of nodes by when they were heard   a day after that
     dev:SERIAL     [node, epoch, link, fence, wire]                     void without that epoch's node:NODE;
                                                                         a day after it was said last
@@ -114,7 +114,7 @@ end
 
 
 # node, epoch (0: begin a run), floor, milliseconds, most nodes, address, state, devices, clients, version,
-# agents -> [epoch, whether the lease was there, nodes, number in shared, era, number in claimed]
+# agents, seal -> [epoch, whether the lease was there, nodes, number in shared, era, number in claimed]
 RENEW = (
     SHARED_PART
     + """
@@ -141,7 +141,7 @@ end
 local was = living(node)
 if not was or was[1] ~= tonumber(epoch) or was[3] ~= ARGV[7] then tell('all', {'nodes'}) end
 local kept = was and was[1] == tonumber(epoch) and held == epoch
-local said = {tonumber(epoch), ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]}
+local said = {tonumber(epoch), ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), unpack(ARGV, 10)}
 local key = P .. 'node:' .. node
 -- an engine that is full takes no value, but a longer life for one
 if not (kept and redis.call('PEXPIRE', key, ARGV[4]) == 1 and cjson.encode(was) == cjson.encode(said)) then

@@ -9,7 +9,7 @@ back. What is not sealed with the nodes' secret, where they have one, counts for
 Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revocation); ours.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
 
@@ -58,9 +58,11 @@ class SharedRecords:
     ) -> None:
         self.problems: dict[str, str] = {}  # for status
         self.refused = 0
+        self._directory = directory
         self._call = directory.call
         self._books = books
         self._seal = seal or OpenRecords()
+        directory.me = directory.me._replace(seal=self._seal.mark)
         self._doubted = set[str]()  # what somebody else wrote or altered, and is not written over yet
         self._waiting: dict[str, str] = {}  # what was changed here and is not told yet
         self._era = ""
@@ -95,8 +97,20 @@ class SharedRecords:
         if era != self._era:  # it was emptied, or we begin: what it lacks is told once we know what it has
             self._seen = "0"
         self._newest = number
+        self._compare()
         if era != self._era or number != self._seen or self._waiting:
             self._go(era)
+
+    def _compare(self) -> None:
+        """Say which nodes share nothing with this one: they have another secret, or one of both has none."""
+        me = self._directory.me
+        others = [each for each in self._directory.nodes() if each.name != me.name and each.state != "away"]
+        text = _apart(me.seal, {each.name: each.seal for each in others})
+        if text and self.problems.get("secret_file") != text:
+            log.warn("records-apart", event="records-apart", detail=text)
+        self.problems["secret_file"] = text
+        if not text:
+            del self.problems["secret_file"]
 
     def _go(self, era: str = "") -> None:
         if not self._running and (era or self._era):
@@ -166,3 +180,15 @@ class SharedRecords:
                 ours = ((id, text) for id, text in ours if self._seal.name(id) in doubted)
             await self._tell(ours)
         self._doubted -= doubted
+
+
+def _apart(mine: str, seals: Mapping[str, str]) -> str:
+    """Which nodes have not the secret of this one, in words; "": all have it that say so."""
+    none = " ".join(name for name, seal in seals.items() if seal == OpenRecords.mark != mine)
+    other = " ".join(name for name, seal in seals.items() if seal not in ("", OpenRecords.mark, mine))
+    if mine == OpenRecords.mark:
+        said = [f"{other} with a secret_file, this node without"] if other else []
+    else:
+        said = [f"{other} with another secret_file"] if other else []
+        said += [f"{none} without one"] if none else []
+    return f"{', '.join(said)}: no people, grants, keys or tokens are shared" if said else ""

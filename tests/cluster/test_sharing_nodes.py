@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -244,3 +245,52 @@ def test_what_somebody_writes_there_counts_for_nothing(lab: Sharing) -> None:
             problem == "records: 2 records in the engine were not sealed by our secret, and count for nothing"
         )
         assert users(node) == before
+
+
+def test_nodes_of_several_secrets_share_nothing_and_say_so(tmp_path: Path) -> None:
+    """One with a secret, one with another, one with none; with one file everywhere all are together."""
+    with (
+        laboratory(tmp_path) as found,
+        contextlib.closing(NodesLab(found, tmp_path, 0, {})) as lab,
+    ):
+        files = {"one": tmp_path / "a", "two": tmp_path / "b"}
+        for name, file in files.items():
+            file.write_text(name * 12)
+            os.chmod(file, 0o600)
+            lab.nodes[name].write(cluster={"secret_file": file})
+        lab.start()
+        nodes = lab.nodes.values()
+        for name, node in lab.nodes.items():
+            node.control("user", "add", f"of-{name}")
+        told = [str(node.wait_event("records-apart")["detail"]) for node in nodes]
+
+        def said(node: Server) -> list[str]:
+            return [each for each in node.control("status")["problems"] if each.startswith("secret_file: ")]
+
+        shared = ": no people, grants, keys or tokens are shared"
+        others = (
+            "two with another secret_file, three without one",
+            "one with another secret_file, three without one",
+            "one two with a secret_file, this node without",
+        )
+        wanted = [[f"secret_file: {each}{shared}"] for each in others]
+        lab.until(lambda: [*map(said, nodes)] == wanted, "words")
+        assert all(text.endswith(shared) for text in told)
+        seen = [{row["node"]: row["secret"] for row in node.control("nodes")["nodes"]} for node in nodes]
+        assert seen == [
+            {"one": "same", "two": "other", "three": "none"},
+            {"one": "other", "two": "same", "three": "none"},
+            {"one": "other", "two": "other", "three": "none"},
+        ]
+        for name, node in lab.nodes.items():
+            assert users(node) == [f"of-{name}"]
+        for node in nodes:
+            node.write(cluster={"secret_file": files["one"]})
+            node.kill()
+        lab.engine.ask("FLUSHALL")
+        for node in nodes:
+            node.start(wait=False)
+        for node in nodes:
+            node.wait_until(node.ready, "readiness")
+        everybody = [f"of-{name}" for name in sorted(lab.nodes)]
+        lab.until(lambda: all(users(node) == everybody and not said(node) for node in nodes), "all of them")
