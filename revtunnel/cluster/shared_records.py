@@ -46,6 +46,9 @@ class SharedBook(Protocol):
         ``waiting``: IDs of what was changed here, and is not told yet.
         """
 
+    def missed(self) -> int:
+        """How many of those found no room to wait for others, since this was asked last."""
+
 
 class SharedRecords:
     """Joins a node's books with those of the others. The first book that has a record gets it.
@@ -67,7 +70,7 @@ class SharedRecords:
         self._waiting: dict[str, str] = {}  # what was changed here and is not told yet
         self._era = ""
         self._seen = "0"
-        self._newest = "0"
+        self._missed = 0  # what found no room to wait
         self._running = False
         directory.shared = self._renewed
         for book in books:
@@ -96,7 +99,6 @@ class SharedRecords:
         """After each renewal: what the engine has, and since when."""
         if era != self._era:  # it was emptied, or we begin: what it lacks is told once we know what it has
             self._seen = "0"
-        self._newest = number
         self._compare()
         if era != self._era or number != self._seen or self._waiting:
             self._go(era)
@@ -144,10 +146,15 @@ class SharedRecords:
             await self._call(SHARE, int(missing), *(each for pair in closed for each in pair))
 
     async def _learn(self) -> None:
+        whole, read = self._seen == "0", False
         while True:
             self._seen, found = await self._call(SHARED, self._seen, BATCH)
             if not found:
-                return
+                if not read or self._has_all(whole):
+                    return
+                self._seen, whole = "0", True  # what they waited for may be known by now
+                continue
+            read = True
             opened = [self._seal.open(name, text) for name, text in found]
             known = dict(each for each in opened if each is not None)
             self._doubt([name for (name, _), each in zip(found, opened, strict=True) if each is None])
@@ -160,6 +167,20 @@ class SharedRecords:
                     self._waiting.pop(id, None)
             if over:
                 await self._call(FORGET, *map(self._seal.name, over))
+
+    def _has_all(self, whole: bool) -> bool:
+        """Whether nothing found no room, also earlier; or reading all once more was of no use."""
+        missed, before = sum(book.missed() for book in self._books), self._missed
+        self._missed = missed if whole else before or missed
+        if self._missed and not (whole and 0 < before <= missed):
+            return False
+        text = f"{missed} of other nodes wait for whose they are, and found no room: they count for nothing"
+        if missed and self.problems.get("records-waiting") != text:
+            log.warn("records-waiting", event="records-waiting", detail=text)
+        self.problems |= {"records-waiting": text}
+        if not missed:
+            del self.problems["records-waiting"]
+        return True
 
     def _doubt(self, names: list[str]) -> None:
         """Somebody else wrote these, or altered them."""

@@ -41,6 +41,9 @@ class SharedRevocations:
     def has(self, id: str) -> bool:
         return True
 
+    def missed(self) -> int:
+        return 0
+
     def learn(self, found: dict[str, str], waiting: Container[str]) -> tuple[set[str], set[str]]:
         rows, barred, over = list[CertificateRow](), dict[str, bool](), set[str]()
         for name, text in found.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from revtunnel.cluster import shared_records
+from revtunnel.cluster import shared_records, shared_tables
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.record_seal import SealedRecords
 from revtunnel.cluster.redis_directory import RedisDirectory
@@ -20,6 +20,7 @@ from revtunnel.ground.limits import PenaltyLimits, PeopleLimits
 from revtunnel.ground.networks import network_of
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook, CertificateRow
+from revtunnel.trust.grants import Action, Grant
 from revtunnel.trust.people_book import open_people
 from tests.cluster.redis_world import RedisWorld
 from tests.support.epoll import own_reactor
@@ -224,6 +225,29 @@ def test_what_was_written_there_gives_who_joins_no_say(world: RedisWorld) -> Non
     for node in (one, late):
         assert {user.note for user in node.people.users("", 99)} == {"of the cluster"}
         node.ledger.close()
+
+
+def test_what_found_no_room_to_wait_is_read_again(world: RedisWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grants of somebody who was changed last; and it is said, where he never comes."""
+    monkeypatch.setattr(shared_tables, "WAITING", 20)
+    (one,) = sealed(world, "one")
+    one.people.add_user("ana", "", NOON)
+    for number in range(130):
+        one.grants.add(
+            Grant(f"{number}", "ana", "*", ("*",), frozenset({Action.START}), None, None, NOON, "")
+        )
+    one.people.change_user("ana", "changed last", None)
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:revoked") == ":131")
+    (late,) = sealed(world, "late")
+    world.until(lambda: len(late.grants) == 130 and not late.records.problems)
+    name = SealedRecords(SECRET, "test").name("people:ana")
+    world.engine.ask("ZREM", "rt:test:shared", name)
+    (never,) = sealed(world, "never")
+    world.until(lambda: "110 of other" in never.records.problems.get("records-waiting", ""))
+    one.people.change_user("ana", "told again", None)
+    world.until(lambda: len(never.grants) == 130 and not never.records.problems)
+    for each in (one, late, never):
+        each.ledger.close()
 
 
 def test_an_old_record_brings_no_certificate_back(world: RedisWorld) -> None:
