@@ -9,7 +9,7 @@ back. What is not sealed with the nodes' secret, where they have one, counts for
 Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revocation); ours.
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
 
@@ -26,7 +26,7 @@ __all__ = ["SharedBook", "SharedRecords"]
 log = Logger(namespace="revtunnel")
 
 BATCH = 100  # a call
-DOUBTED = 10_000  # names of what was not ours that are kept; with more all is told again
+DOUBTED = 10_000  # names of what was not ours that are kept; with more all that is ours is told again
 
 
 class SharedBook(Protocol):
@@ -39,6 +39,9 @@ class SharedBook(Protocol):
 
     def has(self, id: str) -> bool:
         """Whether a record is of this kind."""
+
+    def now(self, ids: Iterable[str]) -> dict[str, str]:
+        """Records as they are here, of those that others have to know."""
 
     def learn(self, found: dict[str, str], waiting: Container[str]) -> tuple[set[str], set[str]]:
         """What others wrote: IDs of those that are as here now, and of those that nobody has to know.
@@ -67,6 +70,8 @@ class SharedRecords:
         self._seal = seal or OpenRecords()
         directory.me = directory.me._replace(seal=self._seal.mark)
         self._doubted = set[str]()  # what somebody else wrote or altered, and is not written over yet
+        self._names: dict[int, str] = {}  # IDs of what is in the engine, by their sealed names' hashes
+        self._said = 0  # how many were refused when that was logged last
         self._waiting: dict[str, str] = {}  # what was changed here and is not told yet
         self._era = ""
         self._seen = "0"
@@ -127,6 +132,9 @@ class SharedRecords:
                 for book in self._books:
                     await self._tell(book.to_share(), missing=True)
                 self._era = era
+            if self.refused > self._said:
+                self._said = self.refused
+                log.warn("records-refused", event="records-refused", detail=self.problems["records"])
             if self._doubted:
                 await self._write_over()
             while self._waiting:
@@ -142,7 +150,11 @@ class SharedRecords:
 
     async def _tell(self, told: Iterator[tuple[str, str]], missing: bool = False) -> None:
         while pairs := [*islice(told, BATCH)]:
-            closed = ((self._seal.name(id), self._seal.close(id, text)) for id, text in pairs)
+            names = {self._seal.name(id): id for id, _ in pairs}
+            self._know(names)
+            closed = (
+                (name, self._seal.close(id, text)) for name, (id, text) in zip(names, pairs, strict=True)
+            )
             await self._call(SHARE, int(missing), *(each for pair in closed for each in pair))
 
     async def _learn(self) -> None:
@@ -157,6 +169,7 @@ class SharedRecords:
             read = True
             opened = [self._seal.open(name, text) for name, text in found]
             known = dict(each for each in opened if each is not None)
+            self._know({name: each[0] for (name, _), each in zip(found, opened, strict=True) if each})
             self._doubt([name for (name, _), each in zip(found, opened, strict=True) if each is None])
             over = set[str]()
             for book in self._books:
@@ -167,6 +180,11 @@ class SharedRecords:
                     self._waiting.pop(id, None)
             if over:
                 await self._call(FORGET, *map(self._seal.name, over))
+
+    def _know(self, names: Mapping[str, str]) -> None:
+        """What is whose in the engine; without a secret nothing is ever doubted."""
+        if self._seal.mark != OpenRecords.mark:
+            self._names |= {hash(name): id for name, id in names.items()}
 
     def _has_all(self, whole: bool) -> bool:
         """Whether nothing found no room, also earlier; or reading all once more was of no use."""
@@ -183,23 +201,25 @@ class SharedRecords:
         return True
 
     def _doubt(self, names: list[str]) -> None:
-        """Somebody else wrote these, or altered them."""
+        """Somebody else wrote or altered these; once ours were told, what is none of them costs no more."""
         if not names:
             return
         self.refused += len(names)
         text = f"{self.refused} records in the engine were not sealed by our secret, and count for nothing"
         self.problems["records"] = text
-        self._doubted.update(names[: DOUBTED - len(self._doubted)])
+        ours = [each for each in names if not self._era or hash(each) in self._names]
+        self._doubted.update(ours[: DOUBTED - len(self._doubted)])
 
     async def _write_over(self) -> None:
         """Tell ours in their place, once it was learnt what the others know."""
-        log.warn("records-refused", event="records-refused", detail=self.problems["records"])
         doubted = {*self._doubted}
+        ids = {self._names[hash(name)] for name in doubted if hash(name) in self._names}
+        if len(doubted) >= DOUBTED:
+            ids |= {*self._names.values()}
         for book in self._books:
-            ours = book.to_share()
-            if len(doubted) < DOUBTED:
-                ours = ((id, text) for id, text in ours if self._seal.name(id) in doubted)
-            await self._tell(ours)
+            mine = {id for id in ids if book.has(id)}
+            ids -= mine
+            await self._tell(iter(book.now(mine).items()))
         self._doubted -= doubted
 
 

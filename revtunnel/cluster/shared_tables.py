@@ -148,7 +148,7 @@ class SharedTables:
         for table, key, _ in (record.change for record in taken + more):
             self._took(table, key)
         if told or also:
-            self.changed(self._mine(told + also))
+            self.changed(self.now(told + also))
         if len(self._versions) > self._room:
             self._forget()
         return {each.id for each in records if self._versions.get(each.id) == each.version}, over
@@ -231,9 +231,10 @@ class SharedTables:
         else:
             self._missed += 1
 
-    def _mine(self, ids: list[str]) -> dict[str, str]:
-        """Records as they are here."""
-        changes = [(id, *_change(id, None)[:2]) for id in ids]
+    def now(self, ids: Iterable[str]) -> dict[str, str]:
+        """Records as they are here, of those that others have to know."""
+        known = [(id, self._versions[id]) for id in ids if id in self._versions]
+        changes = [(id, *_change(id, None)[:2]) for id, version in known if not self._over(version)]
         return {
             id: _text(self._versions[id], (table, key, self._ledger.row(table, key)))
             for id, table, key in changes

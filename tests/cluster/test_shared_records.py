@@ -204,6 +204,34 @@ def test_who_writes_into_the_engine_makes_nobody(
         each.ledger.close()
 
 
+def test_what_is_not_ours_costs_no_reading_of_what_is(
+    world: RedisWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing of ours was altered; where it was, that alone is told again."""
+    (one,) = sealed(world, "one")
+    for number in range(20):
+        one.people.add_user(f"p{number:02}", "", NOON)
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:revoked") == ":20")
+    world.until(lambda: one.records.is_joined)
+    monkeypatch.setattr(one.ledger, "rows", lambda table: pytest.fail(f"all of {table}"))
+    told = list[int]()
+    tell = one.records._tell
+    monkeypatch.setattr(
+        one.records,
+        "_tell",
+        lambda pairs, **more: tell(iter([(told.append(1), each)[1] for each in pairs]), **more),
+    )
+    mine = SealedRecords(SECRET, "test").name("people:p07")
+    good = world.engine.ask("HGET", "rt:test:revoked", mine)
+    for number, name in enumerate(("junk", "f" * 64, mine)):
+        world.engine.ask("HSET", "rt:test:revoked", name, "AAAA")
+        world.engine.ask("ZADD", "rt:test:shared", str(9_000_000_000_000 + number), name)
+        world.until(lambda number=number: one.records.refused == number + 1)
+    world.until(lambda: world.engine.ask("HGET", "rt:test:revoked", mine) not in ("AAAA", good))
+    assert len(told) == 1
+    one.ledger.close()
+
+
 def test_what_was_written_there_gives_who_joins_no_say(world: RedisWorld) -> None:
     """Noise is passed over, also where it is no text; who joins lets what the others have count first."""
     (one,) = sealed(world, "one")
