@@ -91,7 +91,7 @@ local function within(port)
   end
   return false
 end
-local count, away = 0, nil
+local count, away, had = 0, nil, nil
 for _, port in ipairs(ports_of(serial)) do
   local claim = standing(port, now)
   if claim and claim[1] == pool and claim[3] == offer then
@@ -100,7 +100,7 @@ for _, port in ipairs(ports_of(serial)) do
       put_claim(port, claim)
       return cjson.encode({port, serial, offer, claim[4]})
     end
-    give_up(port, claim, now)
+    if within(port) then had = {port, claim} else give_up(port, claim, now) end
   elseif claim and claim[9] == 0 then
     count = count + 1
     local last = last_of(claim)
@@ -110,8 +110,7 @@ end
 if not again and redis.call('EXISTS', P .. 'young') == 1 then return '"young"' end
 if fixed == 0 and not again and count >= most then
   if not away then return '[0]' end
-  give_up(away[1], away[3], now)
-end
+else away = nil end
 local function may_have(port)
   local claim = standing(port, now)
   if not claim then return true end
@@ -126,7 +125,7 @@ end
 if wanted > 0 then
   local claim = standing(wanted, now)
   local last = claim and claim[2] ~= '' and last_of(claim)
-  if not claim or claim[2] == '' and (fixed == 1 or again) or again and last and last < touched then
+  if not claim or claim[2] == '' and (fixed == 1 or again) or again and last and (here or last < touched) then
     if claim and claim[2] ~= '' then give_up(wanted, claim, now) end
     chosen = wanted
   else try(wanted) end
@@ -146,6 +145,7 @@ else
     end
   end
   if chosen and chosen ~= before then redis.call('SET', P .. 'next:' .. pool, chosen) end
+  if not chosen and away and away[3][8] == 0 and within(away[1]) then chosen = away[1] end
   if not chosen then
     -- of a device that is away longest, and not only just
     local oldest
@@ -162,6 +162,9 @@ else
   end
 end
 if not chosen then return '[]' end
+-- what it had goes now that it has another one
+if had then give_up(had[1], had[2], now) end
+if away and away[1] ~= chosen then give_up(away[1], away[3], now) end
 local old = claim_of(chosen)
 if old and old[2] ~= '' then give_up(chosen, old, now) end
 local claim = {pool, serial, offer, again and touched or now, '', 0, keep, rest, fixed}
