@@ -440,4 +440,4 @@ def _nothing(failure: Failure) -> None:
 
 def _standing(row: Row) -> tuple[bool, bool, str]:
     """A device that is here, then one that was, then one that is known; of those the last."""
-    return bool(row["online"]), bool(row["links_total"]), row["since"] or ""
+    return bool(row.get("online")), bool(row.get("links_total")), str(row.get("since") or "")

@@ -26,6 +26,7 @@ WHERE = Operation(
 CAME = Operation(
     "NodeCame", "node_came", "links that are up at the node that asks, in JSON: serial and age in seconds",
     "Answers with those whose link here is newer, and stays.", (Argument("links"),), ROW, named=True,
+    errors=(Invalid,),
 )  # fmt: skip
 NODE_DEVICE = Operation(
     "NodeDevice", "answers.device", "a device that is at this node, with its offers",

@@ -17,7 +17,7 @@ import revtunnel
 from revtunnel.cluster.cluster_settings import MOST_NODES
 from revtunnel.cluster.directory import PATIENCE, DirectoryAway
 from revtunnel.cluster.node_lease import DOUBT, LENGTH, RENEWED, NodeLease, Standing
-from revtunnel.cluster.node_records import Node, Place
+from revtunnel.cluster.node_records import NODE_NAME, Node, Place
 from revtunnel.cluster.own_links import OwnLink
 from revtunnel.cluster.redis_claims import RedisClaims
 from revtunnel.cluster.redis_engine import EngineWay, RedisEngine
@@ -30,7 +30,6 @@ __all__ = ["RedisDirectory"]
 log = Logger(namespace="revtunnel")
 
 STARTING = 3 * PATIENCE  # seconds that a start waits: for a connection, a PING and the first lease
-FIELDS = len(Node._fields) - 1  # of a record, whose key has the name
 _NO = {  # what scripts say instead of an answer
     "usurped": "another process has this node's name",
     "lost": "the engine was emptied, and is told everything again",
@@ -174,9 +173,7 @@ class RedisDirectory:
     def _granted(self, asked: float, epoch: int, kept: bool, nodes: list[Any], *rest: Any) -> None:
         lapsed = self._lease.granted(asked, self._now(), epoch, kept)
         self.me = self.me._replace(epoch=epoch)
-        # a node of another version may have written more
-        rows = {name: row[:FIELDS] if row else (0, "", "away") for name, row in nodes}
-        self._nodes = {name: Node(name, *row) for name, row in rows.items()}
+        self._nodes = {name: _node(name, row) for name, row in nodes if NODE_NAME.fullmatch(name)}
         self._nodes[self.me.name] = self.me
         number, era, newest = rest
         self._teller.renewed()
@@ -252,3 +249,12 @@ class RedisDirectory:
         if not self._lease.may_claim(self._now()):
             raise DirectoryAway(self.problem or "no lease")
         return await self.call(script, *args)
+
+
+def _node(name: str, row: Any) -> Node:
+    """As it wrote of itself, or somebody else; one of another version may have written more, or less."""
+    away = Node(name, 0, state="away")
+    try:
+        return Node.told({"name": name, **dict(zip(Node._fields[1:], row, strict=False))}) if row else away
+    except (ValueError, TypeError):
+        return away
