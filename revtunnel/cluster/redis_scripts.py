@@ -71,16 +71,17 @@ local function clock()
   local t, last = redis.call('TIME'), get('clock') or {0, 0}
   return math.max(t[1] * 1000 + math.floor(t[2] / 1000) + last[2], last[1])
 end
--- milliseconds that never run backwards; floor: what somebody had of an engine that was emptied since
+-- milliseconds that never run backwards; floor: what somebody had of an engine that was emptied since.
+-- Each is another one, so where many are asked for they run ahead, by a second at most: behind it the moment
 local function tick(floor)
   local t = redis.call('TIME')
   local clock = get('clock') or {0, 0}
   local last = math.max(clock[1], floor or 0)
   local now = t[1] * 1000 + math.floor(t[2] / 1000) + clock[2]
-  if last - now > 1000 then clock[2] = clock[2] + last - now end
-  now = math.max(now, last + 1)
-  put('clock', {now, clock[2]})
-  return now
+  if last - now > 1000 then now, clock[2] = last, clock[2] + last - now end
+  local given = math.max(now, last + 1)
+  put('clock', {given, clock[2]})
+  return given, now
 end
 local alive = {}
 local function living(name)
@@ -187,12 +188,17 @@ REGISTER = (
 local node, epoch = ARGV[1], tonumber(ARGV[2])
 local no = stranger(node, ARGV[2])
 if no then return no end
-local now, answers = tick(tonumber(ARGV[3])), {}
+local _, now = tick(tonumber(ARGV[3]))
+local answers = {}
 for i = 4, #ARGV, 5 do
   local serial, link, fence = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 3])
   local at, holder = place(serial)
   local ours = at and at[1] == node
-  if fence == 0 then fence = ours and at[3] == link and at[4] or now - tonumber(ARGV[i + 4]) end
+  if fence == 0 then
+    fence = ours and at[3] == link and at[4] or now - tonumber(ARGV[i + 4])
+    -- both came in one millisecond, and this one is heard last
+    if at and not ours and fence == at[4] then fence = fence + 1 end
+  end
   if not at or (ours and at[3] <= link) or (not ours and at[4] < fence) then
     local record = cjson.encode({node, epoch, link, fence, ARGV[i + 2]})
     redis.call('SET', P .. 'dev:' .. serial, record, 'EX', 86400)

@@ -182,6 +182,7 @@ def test_of_two_who_want_one_reservation_the_first_has_it(world: RedisWorld, ask
     asks.all_know([one, two], {7001: "d1", had: "d2"})  # it has what it had until the other is free
     assert asks.port(two, "d1") == 7001
     two.claims.release(two.claims.known[7001], 0)
+    asks.all_know([one, two], {had: "d2"})
     assert asks.port(two, "d2", fixed=7001) == 7001
     asks.all_know([one, two], {7001: "d2"})
 
