@@ -3,7 +3,8 @@
 Rule of this file: a number has one use over all nodes, and a use one number of a pool. Numbers are given by
 the engine, each the next one behind that given last, so that what was given back last is given last. What an
 engine that was emptied hears again carries the number of its last proof of life; the newest one stands, and a
-device that is at a living node is newer than all. Keys and records: redis_scripts.py.
+device that is at a living node is newer than all. A node that is cut off serves its ports as long as they may
+be its own (RedisDirectory.sure): none of them is another's meanwhile. Keys and records: redis_scripts.py.
 
 Source: next/cluster.md section 5; fleet/leases.py, whose rules they are; ours.
 """
@@ -48,8 +49,23 @@ local function give_up(port, claim, at, rest)
     if each ~= port then left[#left + 1] = each end
   end
   put_ports(claim[2], left)
-  put_claim(port, {claim[1], '', '', at, '', 0, 0, rest or claim[8], 0})
+  put_claim(port, {claim[1], '', '', at, '', 0, claim[7], rest or claim[8], 0})
   note(port)
+end
+local cut_off
+-- whether a node that is away, and was not heard after that moment, may take a port for its former use still
+local function believed(since, keep, now)
+  if not cut_off then
+    cut_off = {}
+    for _, name in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
+      local heard = not living(name) and redis.call('HGET', P .. 'heard', name)
+      if heard then cut_off[#cut_off + 1] = cjson.decode(heard)[2] end
+    end
+  end
+  for _, heard in ipairs(cut_off) do
+    if heard <= since and now <= heard + keep then return true end
+  end
+  return false
 end
 -- the claim of a port as it stands at this moment; nil: anybody may have it
 local function standing(port, now)
@@ -61,7 +77,8 @@ local function standing(port, now)
       claim = claim_of(port)
     end
   end
-  if claim and (claim[2] ~= '' or now <= claim[4] + claim[8]) then return claim end
+  if not claim then return end
+  if claim[2] ~= '' or now <= claim[4] + claim[8] or believed(claim[4], claim[7], now) then return claim end
 end
 """
 )
@@ -145,7 +162,9 @@ else
     end
   end
   if chosen and chosen ~= before then redis.call('SET', P .. 'next:' .. pool, chosen) end
-  if not chosen and away and away[3][8] == 0 and within(away[1]) then chosen = away[1] end
+  if not chosen and away and away[3][8] == 0 and within(away[1]) and not believed(now, away[3][7], now) then
+    chosen = away[1]
+  end
   if not chosen then
     -- of a device that is away longest, and not only just
     local oldest
@@ -153,7 +172,8 @@ else
       for port = range[1], range[2] do
         local claim = claim_of(port)
         local last = claim and claim[2] ~= '' and claim[9] == 0 and last_of(claim)
-        if last and now > last + claim[8] and (not oldest or last < oldest) then
+        if last and now > last + claim[8] and (not oldest or last < oldest)
+            and not believed(now, claim[7], now) then
           oldest, chosen = last, port
         end
       end

@@ -171,6 +171,23 @@ def test_a_device_has_no_more_ports_than_it_may_at_all_nodes_together(world: Red
     assert asks.port(two, "d", "e", most=2) == 7000
 
 
+def test_what_a_node_that_is_cut_off_may_hold_is_nobody_elses(world: RedisWorld, asks: Asks) -> None:
+    """It serves its ports as long as they may be its own; then, or when it was heard, they are others'."""
+    one, two = world.started("one", "two")
+    for link, serial in enumerate(("d1", "d2", "d3")):
+        one.arrived(serial, link, "rt1")
+        asks.port(one, serial, keep=2500 if serial == "d3" else DAY, rest=0)
+    world.until(lambda: len(two.claims.known) == 3)
+    world.die(one)  # for two it is away; as one cut off is
+    assert asks.port(two, "d4") == 0 and "no port" in asks.why  # nor of d1, which is away longest
+    two.claims.release(two.claims.known[7001], 0)
+    asks.all_know([two], {7000: "d1", 7002: "d3"})
+    assert asks.port(two, "d4") == 0
+    world.until(lambda: asks.port(two, "d4") == 7002)
+    world.started("one")
+    assert asks.port(two, "d5") == 7001
+
+
 def test_of_two_who_want_one_reservation_the_first_has_it(world: RedisWorld, asks: Asks) -> None:
     """And what was given at random moves where settings name another."""
     one, two = world.started("one", "two")
