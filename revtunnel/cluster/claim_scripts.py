@@ -19,7 +19,13 @@ _CLAIMS = (
     + """
 local function claim_of(port)
   local text = redis.call('HGET', P .. 'claims', port)
-  return text and cjson.decode(text)
+  if not text then return end
+  local whole, claim = pcall(cjson.decode, text)
+  if not whole or type(claim) ~= 'table' or #claim < 9 then return end
+  for i = 1, 9 do
+    if type(claim[i]) ~= ((i < 4 or i == 5) and 'string' or 'number') then return end
+  end
+  return claim
 end
 -- all nodes are to look at this port
 local function note(port) redis.call('ZADD', P .. 'claimed', tick(), port) end
@@ -226,14 +232,14 @@ local now = tick()
 local look = redis.call('HSCAN', P .. 'claims', redis.call('GET', P .. 'sweep') or '0', 'COUNT', 64)
 redis.call('SET', P .. 'sweep', look[1])
 for i = 1, #look[2], 2 do
-  local port = tonumber(look[2][i])
+  local port = look[2][i]
   if not standing(port, now) then redis.call('HDEL', P .. 'claims', port) end
 end
 local from = '(' .. ARGV[3]
 local all = redis.call('ZRANGEBYSCORE', P .. 'claimed', from, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
 local found = {}
 for i = 1, #all, 2 do
-  found[#found + 1] = {tonumber(all[i]), claim_of(all[i]) or false}
+  found[#found + 1] = {tonumber(all[i]) or 0, claim_of(all[i]) or false}
 end
 return cjson.encode({all[#all] or ARGV[3], found})
 """

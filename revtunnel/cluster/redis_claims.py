@@ -137,7 +137,7 @@ class RedisClaims:
     async def _page(self, number: str) -> tuple[str, dict[int, Claim | None]] | None:
         """Changes behind that number; None: there are none."""
         last, found = await self._call(CLAIMED, number, PAGE)
-        return (last, {port: _claim(port, row) for port, row in found}) if found else None
+        return (last, {port: _claim(port, row) for port, row in found if port}) if found else None
 
     def _take(self, rows: dict[int, Claim | None]) -> None:
         for port, claim in rows.items():

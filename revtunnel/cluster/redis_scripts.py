@@ -85,13 +85,17 @@ local function tick(floor)
 end
 local alive = {}
 local function living(name)
-  if alive[name] == nil then alive[name] = get('node:' .. name) or false end
+  if alive[name] == nil then
+    local node = get('node:' .. name)
+    alive[name] = type(node) == 'table' and node
+  end
   return alive[name]
 end
 -- the record of a serial and its node, unless it is void
 local function place(serial)
   local at = get('dev:' .. serial)
-  local node = at and living(at[1])
+  if type(at) ~= 'table' or type(at[1]) ~= 'string' then return end
+  local node = tonumber(at[3]) and tonumber(at[4]) and living(at[1])
   if node and node[1] == at[2] then return at, node end
 end
 local function tell(channel, what) redis.call('PUBLISH', P .. channel, cjson.encode(what)) end

@@ -188,6 +188,27 @@ def test_what_a_node_that_is_cut_off_may_hold_is_nobody_elses(world: RedisWorld,
     assert asks.port(two, "d5") == 7001
 
 
+def test_what_makes_no_sense_in_the_engine_keeps_nobody_from_his_port(world: RedisWorld, asks: Asks) -> None:
+    """It is nobody's number, and written over."""
+    one, two = world.started("one", "two")
+    odd = ("{", "5", "[]", '["p", 1, "it", 1, "", 0, 1, 1, 0]', '["p", "x", "it", "y"]', '["p", "x", [], 5]')
+    for number, text in enumerate(odd):
+        port = str(7000 + number) if number < 3 else f"odd{number}"
+        world.engine.ask("HSET", "rt:test:claims", port, text)
+        world.engine.ask("ZADD", "rt:test:claimed", str(number + 1), port)
+    world.engine.ask("SET", "rt:test:dev:d1", "5")
+    one.arrived("d1", 1, "rt1")
+    assert asks.port(one, "d1") == 7000 and asks.port(two, "d2") == 7001
+    asks.all_know([one, two, *world.started("late")], {7000: "d1", 7001: "d2"})
+    world.until(lambda: world.result(two.find("d1")) is not None)
+    for text in ("[1]", '["one"]', '["one", 1, 1]', "{}", "[[], 1, 1, 1, 1]"):
+        world.engine.ask("SET", "rt:test:dev:d1", text)
+        assert world.result(two.find("d1")) is None
+    world.engine.ask("SET", "rt:test:dev:d1", f'["one", {one.me.epoch}, 1, 1, {{}}]')
+    with pytest.raises(DirectoryAway, match="no sense"):
+        world.result(two.find("d1"))
+
+
 def test_of_two_who_want_one_reservation_the_first_has_it(world: RedisWorld, asks: Asks) -> None:
     """And what was given at random moves where settings name another."""
     one, two = world.started("one", "two")
