@@ -101,7 +101,7 @@ class RedisDirectory:
         elif told == "lost":
             self._renew()
         if isinstance(told, str):
-            raise DirectoryAway(_NO[told])
+            raise DirectoryAway(_NO.get(told, told[:80]))
         return told
 
     # -- life
@@ -160,6 +160,8 @@ class RedisDirectory:
         said = floor, round(length * 1000), MOST_NODES
         try:
             told = await self.call(RENEW, *said, *me[2:])
+            if not _is_granted(told):
+                raise DirectoryAway("what the engine says of our lease makes no sense")
             self._fault, self.trip = None, self._now() - asked
             if not self._stopped:
                 self._granted(asked, *told)
@@ -258,3 +260,10 @@ def _node(name: str, row: Any) -> Node:
         return Node.told({"name": name, **dict(zip(Node._fields[1:], row, strict=False))}) if row else away
     except (ValueError, TypeError):
         return away
+
+
+def _is_granted(told: Any) -> bool:
+    """Whether it has the form of what RENEW says; a list that is empty is {} there."""
+    if not isinstance(told, list) or len(told) != 6 or not isinstance(told[2] or [], list):
+        return False
+    return [type(told[at]) for at in (0, 1, 3, 4, 5)] == [int, bool, str, str, str]
