@@ -6,19 +6,22 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.cluster import redis_engine
 from revtunnel.cluster.redis_directory import RedisDirectory
 from revtunnel.cluster.redis_engine import EngineWay
 from tests.support.epoll import Loop
 from tests.support.redis_server import RedisServer
 
 LEASE = 1.5  # seconds
+SLOW = 15.0  # seconds: a machine that does other things besides is no engine that hangs
 
 
 class RedisWorld:
-    """``engine`` runs; views are ended with ``close``."""
+    """``engine`` runs; views are ended with ``close``. ``deadline``: seconds that it has for an answer."""
 
-    def __init__(self, loop: Loop, directory: Path, *options: str) -> None:
+    def __init__(self, loop: Loop, directory: Path, *options: str, deadline: float = SLOW) -> None:
         self.loop = loop
+        self._deadline, redis_engine.DEADLINE = redis_engine.DEADLINE, deadline
         self.engine = RedisServer(directory, *options).start()
         self.way = EngineWay("127.0.0.1", self.engine.port)
         self.views: list[RedisDirectory] = []
@@ -55,6 +58,7 @@ class RedisWorld:
         """End all."""
         for view in self.views:
             self._silence(view)
+        redis_engine.DEADLINE = self._deadline
         self.engine.kill()
         self.loop.settle()
 
