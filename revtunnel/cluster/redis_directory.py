@@ -64,7 +64,7 @@ class RedisDirectory:
         self._reactor = reactor
         self._prefix = f"rt:{cluster}:"
         self._engine = RedisEngine(reactor, way, (f"{self._prefix}to:{name}", f"{self._prefix}all"))
-        self._engine.up = self._renew
+        self._engine.up = self._up
         self._engine.down = self._not_yet
         self._engine.heard = self._heard
         self._engine.missed = self._missed
@@ -75,6 +75,7 @@ class RedisDirectory:
         self.claims = RedisClaims(self._claiming)
         # what each renewal says of revocations
         self.shared: Callable[[str, str], None] = lambda number, era: None
+        self.replaced: Callable[[], None] = lambda: None  # the engine may lack what it had
         self.renewed: Callable[[], None] = lambda: None
         self.told: Callable[[str, str], None] = lambda name, value: None  # what another node published
         self.trip: float | None = None
@@ -140,6 +141,12 @@ class RedisDirectory:
         self.me = self.me._replace(state=state, devices=devices, clients=clients)
         if changed and self.me.epoch:
             self._renew()
+
+    def _up(self) -> None:
+        """There is a connection again; it may lead to a replica that had not heard of all."""
+        self.claims.replaced()
+        self.replaced()
+        self._renew()
 
     def _renew(self) -> None:
         """Now, if none is under way; the next one in a while."""

@@ -77,7 +77,7 @@ class SharedRecords:
         self._seen = "0"
         self._missed = 0  # what found no room to wait
         self._running = False
-        directory.shared = self._renewed
+        directory.shared, directory.replaced = self._renewed, self._replaced
         for book in books:
             book.changed = self._changed
 
@@ -99,6 +99,10 @@ class SharedRecords:
             self._waiting.pop(id, None)  # in the order in which it was changed last
         self._waiting.update(told)
         self._go()
+
+    def _replaced(self) -> None:
+        """It may be a replica that had not heard of all: told again, as one that was emptied."""
+        self._era = ""
 
     def _renewed(self, number: str, era: str) -> None:
         """After each renewal: what the engine has, and since when."""

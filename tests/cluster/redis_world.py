@@ -1,6 +1,7 @@
 """Nodes over a real engine, in one process and one reactor (directory_behaviour.World)."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ class RedisWorld:
         for other in self.views:
             if not other._stopped:
                 other._renew()
+
+    @contextlib.contextmanager
+    def lagging(self) -> Iterator[None]:
+        """At its end the engine is as it was before: a replica that had not heard of it all."""
+        moved = "for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do "
+        moved += "redis.call('COPY', key, ARGV[2] .. key:sub(#ARGV[1] + 1), 'REPLACE') end"
+        self.engine.ask("EVAL", moved, "0", "rt:test:", "kept:")
+        yield
+        gone = "for _, key in ipairs(redis.call('KEYS', 'rt:test:*')) do redis.call('DEL', key) end "
+        self.engine.ask("EVAL", gone + moved, "0", "kept:", "rt:test:")
+        for kind in ("normal", "pubsub"):
+            self.engine.ask("CLIENT", "KILL", "TYPE", kind)
 
     def close(self) -> None:
         """End all."""

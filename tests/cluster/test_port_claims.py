@@ -267,6 +267,19 @@ def test_what_is_said_again_of_a_device_that_is_here_is_newer_than_of_one_that_i
     assert world.engine.ask("HGET", "rt:test:ports", "away") == "$-1"
 
 
+def test_a_replica_that_had_not_heard_of_a_number_hears_of_it_again(world: RedisWorld, asks: Asks) -> None:
+    """Before it gives that to another, in all but the first moment."""
+    one, two = world.started("one", "two")
+    one.claims.here = lambda claim: claim.serial == "d1"
+    with world.lagging():
+        assert asks.port(one, "d1") == 7000
+        asks.all_know([one, two], {7000: "d1"})
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:claims") == ":1")
+    asks.all_know([one, two], {7000: "d1"})
+    world.until(lambda: one.problem is None and two.problem is None)
+    assert asks.port(two, "d2") == 7001
+
+
 def test_a_node_knows_how_long_it_may_believe(world: RedisWorld) -> None:
     """What stands longer without its device than the engine was silent is still its own."""
     (one,) = world.started("one")

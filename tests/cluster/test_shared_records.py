@@ -278,6 +278,22 @@ def test_what_found_no_room_to_wait_is_read_again(world: RedisWorld, monkeypatch
         each.ledger.close()
 
 
+def test_a_replica_that_had_not_heard_of_a_removal_hears_of_it_again(world: RedisWorld) -> None:
+    """Who was away meanwhile, and comes to that, lets nobody in who was removed."""
+    one, two = sealed(world, "one", "two")
+    one.people.add_user("ana", "", NOON)
+    world.until(lambda: two.knows("ana"))
+    with world.lagging():
+        one.people.remove_user("ana")
+        two.people.add_user("bob", "", NOON)
+        two.book.revoke("plc")
+        world.until(lambda: two.knows("bob") and one.knows("bob") and one.book.barred("plc"))
+    (late,) = sealed(world, "late")
+    world.until(lambda: late.knows("bob") and late.book.barred("plc"))
+    for each in (one, two, late):
+        each.ledger.close()
+
+
 def test_an_old_record_brings_no_certificate_back(world: RedisWorld) -> None:
     """A node that has never heard of it learns from the others that it was revoked."""
     (one,) = sealed(world, "one")
