@@ -18,6 +18,7 @@ PUMP = Extension(
         "revtunnel/_pump_doors.c",
         "revtunnel/_pump_pairs.c",
         "revtunnel/_pump_table.c",
+        "revtunnel/_pump_tls.c",
     ],
     depends=["revtunnel/_pump.h"],
     extra_compile_args=["-std=c11", "-pthread", "-fvisibility=hidden"],

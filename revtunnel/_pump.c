@@ -92,7 +92,8 @@ static void pump_dealloc(PyObject *self)
 }
 
 PyDoc_STRVAR(join_doc, "join(near, far, limits) -> handle\n\n"
-    "Move bytes between two sockets from now on, each (fd, state, taken, held bytes for it).\n"
+    "Move bytes between two sockets from now on, each (fd, state, taken, held bytes for it, its SSL object's\n"
+    "address or 0).\n"
     "limits: first, turn, calm, pool as of RelayLimits.");
 
 typedef struct {
@@ -100,6 +101,7 @@ typedef struct {
     unsigned state;
     unsigned long long taken;
     Py_buffer held;
+    unsigned long long ssl;
 } Given;
 
 static int add(Pump *pump, Pair *pair, const Given given[2])
@@ -108,6 +110,11 @@ static int add(Pump *pump, Pair *pair, const Given given[2])
         return ENOMEM;
     for (int which = 0; which < 2; which++) /* both, before one can fail: they are forgotten by their descriptors */
         begin_side(&pair->side[which], given[which].fd, given[which].state, given[which].taken, pair->first);
+    for (int which = 0; which < 2; which++) {
+        Side *side = &pair->side[which];
+        side->ssl = (void *)(uintptr_t)given[which].ssl;
+        side->readable = side->ssl != NULL; /* no event tells what the engine has found already */
+    }
     for (int which = 0; which < 2; which++) {
         const Given *of = &given[which];
         if (of->held.len && !hold(pump, &pair->side[which], of->held.buf, (size_t)of->held.len))
@@ -124,8 +131,8 @@ static PyObject *pump_join(PyObject *self, PyObject *args)
     Pump *pump = (Pump *)self;
     Given near, far;
     Py_ssize_t first, most, calm, pool;
-    if (!PyArg_ParseTuple(args, "(iIKy*)(iIKy*)(nnnn):join", &near.fd, &near.state, &near.taken, &near.held,
-                          &far.fd, &far.state, &far.taken, &far.held, &first, &most, &calm, &pool))
+    if (!PyArg_ParseTuple(args, "(iIKy*K)(iIKy*K)(nnnn):join", &near.fd, &near.state, &near.taken, &near.held,
+                          &near.ssl, &far.fd, &far.state, &far.taken, &far.held, &far.ssl, &first, &most, &calm, &pool))
         return NULL;
     Pair *pair = new_pair(&joined, (size_t)first, (size_t)most, (size_t)calm, (size_t)pool);
     uint64_t handle = 0;
@@ -347,7 +354,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* These and those of doors and dials, one behind the other. */
+/* These and those of TLS, doors and dials, one behind the other. */
 static PyMethodDef *all_methods(void)
 {
     static PyMethodDef all[32];
@@ -355,6 +362,8 @@ static PyMethodDef *all_methods(void)
     for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
         all[count++] = *each;
     for (const PyMethodDef *each = door_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = tls_methods; each->ml_name != NULL; each++)
         all[count++] = *each;
     for (const PyMethodDef *each = dial_methods; each->ml_name != NULL; each++)
         all[count++] = *each;

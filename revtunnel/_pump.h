@@ -1,5 +1,5 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_doors.c (clients that come), _pump_dials.c (data sockets that an agent brings), _pump.c
+(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_dials.c (data sockets that an agent brings), _pump.c
 (Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
@@ -75,6 +75,10 @@ typedef struct {
     bool writable, failed; /* failed: EPOLLERR */
     bool urgent;           /* a reading stops there, though there is more */
     bool ending, read_ended, write_ended;
+    void *ssl;                /* OpenSSL's, Python's own: NULL: it is plain */
+    int fault;                /* of TLS: found behind good bytes, for the next reading */
+    bool reads_when_writable, writes_when_readable; /* what TLS waits for */
+    bool parting;             /* a close_notify is with the engine, not yet with the kernel */
     _Atomic uint64_t taken;   /* bytes, by this side's kernel */
     _Atomic uint64_t waiting; /* bytes held, for who asks without the lock */
     _Atomic unsigned state;
@@ -182,6 +186,13 @@ void cut(Pump *pump, Pair *pair, int side, int error);
 void close_side(Side *side, bool in_order);
 void forget(Pump *pump, Pair *pair);
 void free_pair(Thing *thing);
+
+/* _pump_tls.c; of a side with ``ssl``, each -1 with errno for what is wrong, which may be none of the kernel's */
+ssize_t tls_read(Side *side, char *data, size_t room); /* 0: the end; EAGAIN: nothing now */
+ssize_t tls_send(Side *side, const char *data, size_t size);
+int tls_end(Side *side); /* our end of file; 0: once more when writable */
+void tls_happened(Side *side, uint32_t events);
+extern PyMethodDef tls_methods[];
 
 /* _pump_dials.c */
 bool dials_tick(Pump *pump);

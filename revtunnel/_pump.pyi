@@ -2,15 +2,16 @@
 
 from typing import Any
 
-_Given = tuple[int, int, int, bytes]  # descriptor, state, bytes that it has taken, bytes held for it
+_Given = tuple[int, int, int, bytes, int]  # descriptor, state, bytes it has taken, bytes held for it, SSL
 _Left = tuple[int, int, int, bytes]  # bytes taken, bytes that a failed write had, state, bytes held for it
 _Counts = tuple[int, int, int]  # bytes taken, bytes held for it, state
 _Place = tuple[str, int, int, bool]  # address, port, scope, whether it stays within this machine
 
 class Pump:
-    """Pairs of plain sockets; its methods are for one thread of Python's."""
+    """Pairs of sockets; its methods are for one thread of Python's."""
 
     def join(self, near: _Given, far: _Given, limits: tuple[int, int, int, int]) -> int: ...
+    def use_tls(self, functions: tuple[int, ...], reason: int) -> None: ...
     def counts(self, handle: int) -> tuple[_Counts, _Counts]: ...
     def leave(self, handle: int) -> tuple[_Left, _Left]: ...
     def take(self, all: bool) -> list[tuple[Any, ...]]: ...  # handle, news, side, errno, and more at times

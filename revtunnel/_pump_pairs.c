@@ -1,4 +1,4 @@
-/* Pairs of plain sockets whose bytes are moved: what happens in a pair's turn.
+/* Pairs of sockets whose bytes are moved: what happens in a pair's turn.
 
 The rules are those of sockets/relay.py, which is the specification and runs where this is not there: what one
 side does not take is held, at most one reading of it, and the other side is not read until that is gone. An
@@ -69,6 +69,8 @@ static void check(Pump *pump, Pair *pair)
 ssize_t send_some(Side *side, const char *data, size_t size)
 {
     ssize_t sent;
+    if (side->ssl != NULL)
+        return tls_send(side, data, size);
     do
         sent = send(side->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
@@ -102,6 +104,14 @@ bool hold(Pump *pump, Side *side, const char *data, size_t size)
     return true;
 }
 
+/* Its end of file; 0: once more when it can be written. */
+static int end_writing(Side *side)
+{
+    if (side->ssl != NULL)
+        return tls_end(side);
+    return shutdown(side->fd, SHUT_WR) < 0 ? -1 : 1;
+}
+
 /* Write what is held, then the end of file if that is next. */
 static void flush(Pump *pump, Pair *pair, int which)
 {
@@ -120,12 +130,13 @@ static void flush(Pump *pump, Pair *pair, int which)
             drop(pump, side);
     }
     if (side->held == NULL && other->read_ended && !side->write_ended) {
-        bool last = side->read_ended && other->write_ended; /* the close says it */
-        if (!last && shutdown(side->fd, SHUT_WR) < 0) {
+        bool last = side->read_ended && other->write_ended && side->ssl == NULL; /* the close says it */
+        int ended = last ? 1 : end_writing(side);
+        if (ended < 0) {
             cut(pump, pair, which, errno);
             return;
         }
-        side->write_ended = true;
+        side->write_ended = ended;
     }
     check(pump, pair);
 }
@@ -191,7 +202,8 @@ static void pull(Pump *pump, Pair *pair, int which)
         if (pair->thing.over || side->read_ended || other->held != NULL)
             break;
         size_t room = room_of(pump, pair, side);
-        ssize_t size = recv(side->fd, pump->buffer, room, MSG_DONTWAIT);
+        ssize_t size = side->ssl != NULL ? tls_read(side, pump->buffer, room)
+                                         : recv(side->fd, pump->buffer, room, MSG_DONTWAIT);
         if (size < 0 && errno == EINTR)
             continue;
         if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -205,10 +217,10 @@ static void pull(Pump *pump, Pair *pair, int which)
         } else {
             push(pump, pair, !which, pump->buffer, (size_t)size);
             grow(pump, pair, side, (size_t)size, room, other->held == NULL);
-            if ((size_t)size < room && !side->over && !side->urgent)
+            if ((size_t)size < room && !side->over && !side->urgent && side->ssl == NULL)
                 side->readable = false; /* that was all: what comes later is told */
         }
-        if (size <= 0 || (size_t)size >= room)
+        if (size <= 0 || (size_t)size >= room - (side->ssl != NULL ? RECORD - 1 : 0))
             break; /* a bounded turn, except for the end behind the last bytes */
     }
     if (side->read_ended || other->held != NULL)
@@ -221,7 +233,7 @@ static bool wants_more(Pair *pair)
         Side *side = &pair->side[which], *other = &pair->side[!which];
         if (side->readable && !side->read_ended && other->held == NULL)
             return true;
-        if (side->held != NULL && side->writable)
+        if ((side->held != NULL || side->parting) && side->writable)
             return true;
     }
     return false;
@@ -260,7 +272,10 @@ void happened_to(Side *side, uint32_t events)
 
 void pair_happened(Pump *pump, Thing *thing, int side, uint32_t events)
 {
-    happened_to(&((Pair *)thing)->side[side], events);
+    Side *of = &((Pair *)thing)->side[side];
+    happened_to(of, events);
+    if (of->ssl != NULL)
+        tls_happened(of, events);
     append(&pump->fresh, &thing->turn);
 }
 

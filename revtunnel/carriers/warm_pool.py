@@ -53,6 +53,10 @@ class WarmPool:
         self._client_at = now
         return not self.in_doubt
 
+    def expect(self, now: float) -> None:
+        """One came who goes another way, and others may come."""
+        self._client_at = now
+
     def came(self, now: float, took: float | None = None) -> None:
         """A socket is there, ``took`` seconds after its ticket."""
         self.coming -= 1

@@ -13,6 +13,7 @@ from typing import Any
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.cluster.named_targets import CALLS
+from revtunnel.fleet.rates import Bucket
 from revtunnel.ground.facts import LinkDown, LinkUp, Report
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
@@ -22,6 +23,7 @@ from revtunnel.link.mux import Happening, Over
 from revtunnel.link.server_link import Hub, LinkMaker, ServerLink
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.running import Running, of_link
 
@@ -30,6 +32,7 @@ __all__ = ["ENDS_STREAMS", "PeerHub", "PeerServerLink"]
 # why a link went, if its streams go with it: its path is dead, its node faulty, or we stop
 ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
 SHORT = 64  # channels of a link at once, of all devices that are at that node
+AT_ONCE, EACH_SECOND = 8.0, 8.0  # clients of a node that have a data socket though they may be short ones
 
 
 class _ClientChannels(LinkCarrier):
@@ -43,9 +46,25 @@ class _ClientChannels(LinkCarrier):
 
 
 class _ShortByLink(SocketsFirst):
-    """Short clients by the link: a socket of their own would cost 4 ms of CPU, for TLS; others as ever."""
+    """Short clients by the link: a socket of their own would cost 4 ms of CPU, for TLS; others as ever.
+
+    Nobody knows of the first ones what they will be. So as long as few come they have the sockets that wait,
+    AT_ONCE and then EACH_SECOND more, which is some per cent of a core; and a crowd goes by the link.
+    """
 
     crowd = SHORT
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._allowed = Bucket(AT_ONCE, EACH_SECOND, self.pool.now())
+
+    def prefers_link(self, client: ClientSocket) -> bool:
+        if not super().prefers_link(client):
+            return False
+        pool, now = self.pool, self.pool.now()
+        pool.core.expect(now)
+        pool.refill()
+        return not (pool.core.warm and self._allowed.take(now))
 
 
 class PeerServerLink(ServerLink):

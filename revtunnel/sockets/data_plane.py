@@ -1,10 +1,11 @@
-"""Joined pairs of plain sockets whose bytes a thread moves without Python (``_pump.c``), if it was built.
+"""Joined pairs of sockets whose bytes a thread moves without Python (``_pump.c``), if it was built.
 
 The rules: a pair begins in the relay (relay.py), which is the specification, and comes here after some
 readings, because handing over costs more than a short connection does. From then on Python does nothing for
 its bytes; counters and what is held are asked for when somebody wants to know. The sockets stay Python's: the
 pump tells that a pair has ended or was cut, and the relay takes it back and closes it in its own ways. What a
-relay does beyond that (TLS, WebSocket, sides that stay when the other leaves) never comes here.
+relay does beyond that (WebSocket, sides that stay when the other leaves) never comes here. A TLS engine
+is the thread's for so long, and nobody else's; where OpenSSL is not found (tls_records.py), TLS stays away.
 
 The thread is started for the first pair, so behind every fork of a daemon; it never needs the interpreter. Of
 ``RelayLimits.pool`` the pairs here have one more.
@@ -12,6 +13,8 @@ The thread is started for the first pair, so behind every fork of a daemon; it n
 Source: issue 16 "a data plane beside the control plane"; ours.
 """
 
+import atexit
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -25,7 +28,9 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import RelayLimits
+from revtunnel.sockets.ends import End, PlainEnd, TlsEnd
 from revtunnel.sockets.plane_settings import find_pump
+from revtunnel.sockets.tls_records import use_functions
 
 if TYPE_CHECKING:
     from revtunnel._pump import Pump
@@ -53,7 +58,8 @@ BATCH = 64  # news at once, as in _pump.h
 ENDING, DONE, CUT = 1, 2, 4  # news of a pair, as there
 OPENED, GIVEN, ASKED = 8, 16, 32  # of one that was made there: joined; Python's now; its CONNECT was said
 READ_ENDED, WRITE_ENDED, IS_ENDING = 1, 2, 4  # state of a side, likewise
-Given = tuple[int, int, int, bytes]  # of a side: descriptor, state, bytes it has taken, bytes held for it
+# of a side: descriptor, state, bytes it has taken, bytes held for it, where its TLS engine is or 0
+Given = tuple[int, int, int, bytes, int]
 
 
 class Told(Typing):
@@ -116,6 +122,7 @@ class DataPlane:
         self._reactor = reactor
         self._threaded = threaded
         self._pump = pump()
+        self.has_tls = use_functions(self._pump)
         self._relays: dict[int, Told] = {}
         self._makers: dict[int, Maker] = {}
         self._given: deque[tuple[Maker, Made]] = deque()
@@ -130,6 +137,13 @@ class DataPlane:
     def of(cls, reactor: Any) -> "DataPlane | None":
         """The one of this reactor, if it has any."""
         return cls._all.get(reactor)
+
+    @classmethod
+    def for_ends(cls, reactor: Any, *ends: End) -> "DataPlane | None":
+        """That one, if it can move bytes between such ends."""
+        plane, kinds = cls.of(reactor), {type(end) for end in ends}
+        can = plane is not None and kinds <= ({PlainEnd, TlsEnd} if plane.has_tls else {PlainEnd})
+        return plane if can else None
 
     def __len__(self) -> int:
         return len(self._relays)
@@ -184,6 +198,7 @@ class DataPlane:
         if not self._begun:
             if self._threaded:
                 self._pump.start()
+                atexit.register(self._process_ends, os.getpid())
             self._reactor.addReader(self)
             self._begun = True
 
@@ -221,11 +236,17 @@ class DataPlane:
         """Without a thread: move what can be moved now."""
         self._pump.turn()
 
+    def _process_ends(self, process: int) -> None:
+        """No thread uses a TLS engine that the interpreter frees; a forked process has none."""
+        if os.getpid() == process:
+            self._pump.stop()
+
     def close(self) -> None:
         """End the thread; there are no pairs any more."""
         if self._begun:
             self._reactor.removeReader(self)
             self._pump.stop()
+            atexit.unregister(self._process_ends)
         del self._all[self._reactor]
 
     # -- the reactor calls

@@ -29,7 +29,7 @@ from OpenSSL import SSL
 from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import place
-from revtunnel.sockets.tls_records import RECORD, read_records, write_records
+from revtunnel.sockets.tls_records import RECORD, address_of, fault_of, read_records, write_records
 
 __all__ = [
     "BROKE_TLS",
@@ -104,6 +104,15 @@ class End:
     @origin.setter
     def origin(self, origin: Origin | None) -> None:
         self._origin = origin
+
+    @property
+    def engine(self) -> int | None:
+        """For the data plane: where its TLS engine is, 0: it has none; None: it stays with Python for now."""
+        return 0
+
+    def broken(self, number: int) -> OSError:
+        """What the data plane says of a cut, by that number."""
+        return OSError(number, os.strerror(number))
 
     @property
     def pending(self) -> bool:
@@ -250,6 +259,17 @@ class TlsEnd(End):
             raise self._fault(error) from None
         self.tls_version = self.connection.get_protocol_version_name()
         return True
+
+    @property
+    def engine(self) -> int | None:
+        """As ``End`` says."""
+        waits = self.reads_when_writable or self.writes_when_readable or self._parting
+        return None if waits or self._cut is not None else address_of(self.connection)
+
+    def broken(self, number: int) -> OSError:
+        """As ``End`` says: an error of the system, or of TLS."""
+        error = fault_of(number)
+        return super().broken(number) if error is None else sentence(error)
 
     @property
     def pending(self) -> bool:

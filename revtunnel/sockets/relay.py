@@ -19,15 +19,14 @@ Each side is watched (watch.py) from the start to its close, by one system call.
 left, or is not read while the other side holds something, is asked for again; a side that has left while it
 is not read is noticed all the same.
 
-Where there is a data plane (data_plane.py), a pair of plain sockets that has had some readings is handed to
-it between two events, with what is held; its counters are asked for when somebody wants them, and it is taken
-back before anything is closed.
+Where there is a data plane (data_plane.py), a pair of sockets, plain or TLS, that has had some readings is
+handed to it between two events, with what is held; its counters are asked for when they are wanted, and it
+is taken back before anything is closed.
 
 Source: performance.md "What a Twisted process can do"; faults.md N4, N5, N26-N29; ours.
 """
 
 import errno
-import os
 import select
 import sys
 from collections.abc import Callable
@@ -41,7 +40,7 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.data_plane import CUT, DONE, IS_ENDING, READ_ENDED, WRITE_ENDED, DataPlane, Given
 from revtunnel.sockets.end_transport import in_words
-from revtunnel.sockets.ends import RECORD, End, PlainEnd, said
+from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
@@ -151,8 +150,8 @@ class Relay:
         for side, early in ((self._near, head), (self._far, unsent)):
             if early and not self.over:
                 side.push(memoryview(early))
-        if self.is_plain and type(self._near.end) is PlainEnd is type(self._far.end):
-            self._plane = DataPlane.of(self.reactor)
+        if self.is_plain:
+            self._plane = DataPlane.for_ends(self.reactor, self._near.end, self._far.end)
             if self._plane is not None:
                 self.stays = self._plane.after
                 self.hand_over()
@@ -191,6 +190,9 @@ class Relay:
         if self.stays > 0 or self.over or self._plane is None or self._handle is not None:
             return
         near, far = self._near, self._far
+        if near.end.engine is None or far.end.engine is None:
+            self.stays = 1
+            return
         try:
             self._handle = self._plane.join(self, near.given(), far.given(), self.limits)
         except OSError:  # no memory or no thread: it is as well here
@@ -205,7 +207,8 @@ class Relay:
     def told(self, news: int, side: int, number: int) -> None:
         """As data_plane.py says."""
         if news & CUT:
-            self.cut((self._near, self._far)[side], OSError(number, os.strerror(number)))
+            cut = (self._near, self._far)[side]
+            self.cut(cut, cut.end.broken(number))
         elif news & DONE:
             self._finish(_CLOSE, Ended.CLOSED, "")
         else:
@@ -357,7 +360,7 @@ class _Side:
     def given(self) -> Given:
         """What it is to know of this side."""
         state = READ_ENDED * self.read_ended | WRITE_ENDED * self.write_ended | IS_ENDING * self.ending
-        return self.fileno(), state, self.taken, bytes(self.held or b"")
+        return self.fileno(), state, self.taken, bytes(self.held or b""), self.end.engine or 0
 
     def became(self, taken: int, state: int) -> None:
         """What it knows now."""

@@ -9,8 +9,11 @@ SSL_get_error(3) of OpenSSL before 4.0 judges by the thread's queue of errors, w
 what another call left there would end a sound connection. So the queue is emptied before the engine works,
 and after a fault.
 
-It uses names that are pyOpenSSL's own (``_lib``, ``_ffi``, ``_ssl``, ``_raise_ssl_error``); where one of them
-is missing, its public methods do the same.
+The data plane's thread does the same without Python (_pump_tls.c): it has an engine's address, and is told
+once where OpenSSL's functions are.
+
+It uses names that are pyOpenSSL's own (``_lib``, ``_ffi``, ``_ssl``, ``_raise_ssl_error``), and one of
+cryptography's; where one of them is missing, its public methods do the same.
 
 Source: ours; OpenSSL's SSL_read(3), SSL_write(3), SSL_get_error(3); pyOpenSSL's Connection.
 """
@@ -19,9 +22,11 @@ from typing import Any
 
 from OpenSSL import SSL
 
-__all__ = ["RECORD", "read_records", "write_records"]
+__all__ = ["RECORD", "address_of", "fault_of", "read_records", "use_functions", "write_records"]
 
 RECORD = 16 * 1024  # bytes of the largest TLS record
+HUNG_UP = -1  # of the extension: a FIN without close_notify
+LAST_ERRNO = 4095  # greater numbers are OpenSSL's
 _WANTS_READ, _WANTS_WRITE = SSL.WantReadError(), SSL.WantWriteError()
 
 
@@ -91,6 +96,33 @@ def _stopped(connection: Any, ssl: Any, result: int) -> SSL.Error:
     raise AssertionError(f"SSL_get_error says {why}, pyOpenSSL nothing")
 
 
+def use_functions(pump: Any) -> bool:
+    """Say to the extension where OpenSSL's functions are; False: nobody knows, and TLS stays with Python."""
+    try:
+        from cryptography.hazmat.bindings._rust import _openssl
+
+        places = [_ffi.cast("uintptr_t", _ffi.addressof(_openssl.lib, name)) for name in _FUNCTIONS]
+        pump.use_tls(tuple(map(int, places)), _lib.SSL_R_UNEXPECTED_EOF_WHILE_READING)
+    except (ImportError, AttributeError, TypeError):
+        return False
+    return _KNOWN
+
+
+def address_of(connection: Any) -> int:
+    """Where the engine of a connection is, for that; the connection has to be kept."""
+    return int(_ffi.cast("uintptr_t", connection._ssl))
+
+
+def fault_of(number: int) -> SSL.Error | None:
+    """What the extension says of a fault, as pyOpenSSL would; None: it is an errno."""
+    if number == HUNG_UP:
+        return SSL.SysCallError(-1, "Unexpected EOF")
+    if number <= LAST_ERRNO:
+        return None
+    words = _lib.ERR_reason_error_string(number)
+    return SSL.Error([("", "", _ffi.string(words).decode("ascii", "replace") if words else "")])
+
+
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 _NAMES = (
@@ -100,6 +132,15 @@ _NAMES = (
     "ERR_clear_error",
     "SSL_ERROR_WANT_READ",
     "SSL_ERROR_WANT_WRITE",
+)
+_FUNCTIONS = (
+    "SSL_read",
+    "SSL_write",
+    "SSL_shutdown",
+    "SSL_get_shutdown",
+    "SSL_get_error",
+    "ERR_get_error",
+    "ERR_clear_error",
 )
 _KNOWN = (
     _ffi is not None

@@ -1,6 +1,7 @@
 """A client at one node and a device at another: every byte, every ending, every word, over one more hop."""
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from revtunnel.carriers.sockets_first import HEAVY
+from revtunnel.carriers.sockets_first import HEAVY, SocketsFirst
+from revtunnel.cluster import peer_hub
 from revtunnel.cluster.cluster_system import merged
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.named_targets import named
+from revtunnel.cluster.peer_hub import AT_ONCE
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused, ServerState
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.link.following import place_to_go
@@ -47,8 +50,29 @@ def test_bytes_are_exact_both_ways_and_each_half_ends_by_itself(nodes: NodesWorl
     nodes.until(lambda: not nodes["one"].switchboard.clients and not nodes["two"].switchboard.clients)
 
 
-def test_a_heavy_client_has_sockets_for_the_next_ones_of_its_device(tmp_path: Path) -> None:
+def test_a_few_clients_have_the_sockets_that_wait_and_a_crowd_goes_by_the_link(tmp_path: Path) -> None:
+    """The first one by the link; then as many as may, each by a socket that was there already."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        hub = nodes["one"].cluster.hub
+        nodes.talk("one", "two")
+        carrier = hub.carrier("two")
+        assert isinstance(carrier, SocketsFirst)
+        for number in range(int(AT_ONCE) + 3):
+            if number < AT_ONCE:
+                nodes.until(lambda: carrier.pool.core.warm, "a socket that waits")
+            carrier._allowed._since = carrier.pool.now()  # type: ignore[attr-defined]
+            client, service = nodes.talk("one", "two")
+            nodes["one"].carry(client, service, b"hello")
+        ways = Counter(row.carrier for row in carrier.rows())
+        assert ways == {"link": 4, "socket": AT_ONCE}
+
+
+def test_a_heavy_client_has_sockets_for_the_next_ones_of_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The link is for short ones; those of other devices of that node go on there."""
+    monkeypatch.setattr(peer_hub, "AT_ONCE", 0.0)
+    monkeypatch.setattr(peer_hub, "EACH_SECOND", 0.0)
     with NodesWorld(tmp_path, "one", "two") as nodes:
         hub = nodes["one"].cluster.hub
 

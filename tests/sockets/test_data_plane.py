@@ -13,19 +13,20 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import data_plane as module
+from revtunnel.sockets import tls_records
 from revtunnel.sockets.data_plane import AFTER, CUT, DONE, READ_ENDED, DataPlane, begin_plane
 from revtunnel.sockets.ends import RECORD
 from revtunnel.sockets.plane_settings import find_pump
-from tests.sockets.test_relay import Joined
+from tests.sockets.test_relay import CARRIERS, Joined
 
 LIMITS = RelayLimits()
 built = pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")
 
 
-@pytest.fixture
-def joined() -> Iterator[Joined]:
+@pytest.fixture(params=CARRIERS, ids=str)
+def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay that is handed over after three readings."""
-    joined = Joined(our_turn=True, plane="native", after=3)
+    joined = Joined(request.param, our_turn=True, plane="native", after=3)
     yield joined
     joined.finish()
 
@@ -60,6 +61,7 @@ def test_a_pair_is_handed_over_between_two_events(joined: Joined) -> None:
 
 
 @built
+@pytest.mark.parametrize("joined", [CARRIERS[0], CARRIERS[2]], indirect=True)
 def test_it_is_handed_over_with_what_it_holds_and_half_closed(joined: Joined) -> None:
     """The service has ended, and the client's bytes find no room: all arrive, then both ends of file."""
     joined.relay.start()
@@ -78,9 +80,14 @@ def test_it_is_handed_over_with_what_it_holds_and_half_closed(joined: Joined) ->
 
 
 @built
-def test_other_relays_stay_in_python() -> None:
-    """One with TLS at a side."""
-    joined = Joined((True, False), our_turn=True, plane="native")
+@pytest.mark.parametrize(("kind", "why"), [((False, "web"), ""), ((True, False), "no functions")])
+def test_other_relays_stay_in_python(
+    kind: tuple[object, object], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with a WebSocket, and TLS where nobody says where OpenSSL is."""
+    if why:
+        monkeypatch.setattr(tls_records, "_FUNCTIONS", ("SSL_read", "no_such_function"))
+    joined = Joined(kind, our_turn=True, plane="native")
     joined.relay.start()
     talk(joined, 3)
     assert len(joined.plane or ()) == 0
@@ -108,7 +115,7 @@ def test_a_descriptor_that_epoll_does_not_take_is_refused() -> None:
     ours, theirs = socket.socketpair()
     with open(__file__, "rb") as file, ours, theirs:
         for numbers in ((ours.fileno(), file.fileno()), (file.fileno(), ours.fileno())) * 2:
-            near, far = ((number, 0, 0, b"held") for number in numbers)
+            near, far = ((number, 0, 0, b"held", 0) for number in numbers)
             with pytest.raises(PermissionError):
                 plane.join(None, near, far, LIMITS)  # type: ignore[arg-type]
     assert len(plane) == 0
@@ -120,7 +127,7 @@ def test_a_pair_that_was_taken_back_is_not_there() -> None:
     """Nor is the next one in its place taken for it."""
     pairs = [socket.socketpair() for _ in range(2)]
     pump = find_pump()()  # type: ignore[misc]
-    given = [(each.fileno(), 0, 0, b"") for pair in pairs for each in pair]
+    given = [(each.fileno(), 0, 0, b"", 0) for pair in pairs for each in pair]
     first = pump.join(given[0], given[2], (RECORD, RECORD, 0, RECORD))
     assert pump.leave(first) == ((0, 0, 0, b""), (0, 0, 0, b""))
     second = pump.join(given[0], given[2], (RECORD, RECORD, 0, RECORD))
@@ -143,7 +150,7 @@ def test_news_of_many_pairs_comes_in_parts() -> None:
     handles = {}
     for number, (left, right) in enumerate(pairs):
         joint = pump.join(
-            *((each.fileno(), 0, 0, b"") for each in (left[0], right[0])), (RECORD, RECORD, 0, RECORD)
+            *((each.fileno(), 0, 0, b"", 0) for each in (left[0], right[0])), (RECORD, RECORD, 0, RECORD)
         )
         handles[joint] = number
         left[1].close()

@@ -15,6 +15,7 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import PlainEnd, ends_with_reset
 from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.sockets.relay import Relay
+from tests.sockets.test_relay import CARRIERS
 from tests.support.pump_drive import Drive, tcp_sockets
 
 pytestmark = pytest.mark.slow
@@ -25,13 +26,13 @@ built = pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not 
 
 
 @built
-@pytest.mark.parametrize("seed", range(2))
-def test_what_becomes_of_streams_is_the_same_as_in_python(seed: int) -> None:
+@pytest.mark.parametrize("tls", CARRIERS, ids=str)
+def test_what_becomes_of_streams_is_the_same_as_in_python(tls: tuple[bool, bool]) -> None:
     """Keyed bytes, ends of file, resets, kicks; which of two comes first when both are due is nobody's."""
     became = []
     for after in (None, 0, 3):
         drive = Drive(after)
-        became.append(drive.run(seed, 40))
+        became.append(drive.run(1, 40, tls=tls))
         drive.close()
     for one, *others in zip(*became, strict=True):
         assert one[0] == "end" or {each[1] for each in (one, *others)} <= {"ended", "cut"}

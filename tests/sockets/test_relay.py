@@ -140,7 +140,7 @@ def native_plane(reactor: EPollReactor, after: int = 0, threaded: bool = False) 
 
 
 MIXTURES = [(kind, ours, "") for kind in (*CARRIERS, *BY_WEB) for ours in (False, True)]
-MIXTURES += [((False, False), ours, "native") for ours in (False, True)]
+MIXTURES += [(kind, ours, "native") for kind in CARRIERS for ours in (False, True)]
 
 
 @pytest.fixture(params=MIXTURES, ids=str)
@@ -519,18 +519,27 @@ def test_a_head_for_a_client_that_is_gone(plain: Joined) -> None:
     assert plain.relay.lost == 4
 
 
-def test_n28_over_tls_a_cut_is_no_end_of_file() -> None:
-    """A FIN without close_notify resets the other side."""
-    joined = Joined((True, False))
+@pytest.mark.parametrize("plane", ["", "native"])
+@pytest.mark.parametrize(
+    ("garbage", "why"),
+    [
+        (b"", "cut the connection: no TLS close_notify"),
+        (b"GET / HTTP/1.1\r\n\r\n", "broke TLS: bad record type"),
+        (b"\x17\x03\x03\0\x20" + bytes(32), "broke TLS: decryption failed or bad record mac"),
+    ],
+)
+def test_n28_over_tls_a_cut_is_no_end_of_file(plane: str, garbage: bytes, why: str) -> None:
+    """A FIN without close_notify resets the other side, as does what is not TLS, behind good bytes."""
+    joined = Joined((True, False), plane=plane)
     joined.relay.start()
     joined.client.write(b"not all of it")
+    joined.client.sock.send(garbage)
     joined.client.sock.shutdown(socket.SHUT_WR)
     joined.until(lambda: joined.ended)
     [(reason, detail)] = joined.ended
-    assert (reason, detail) == (
-        Ended.RESET_BY_PEER,
-        "near: cut the connection: no TLS close_notify",
-    )
+    assert reason is Ended.RESET_BY_PEER
+    assert detail.startswith(f"near: {why}")
+    assert joined.relay.to_far == 13
     joined.finish()
 
 
@@ -552,10 +561,11 @@ def test_abort_before_the_start(plain: Joined) -> None:
     assert plain.relay.to_far == 0
 
 
+@pytest.mark.parametrize("plane", ["", "native"])
 @pytest.mark.parametrize("tls", [False, True])
-def test_last_bytes_that_nobody_takes(tls: bool) -> None:
+def test_last_bytes_that_nobody_takes(tls: bool, plane: str) -> None:
     """Both programs have ended; the service keeps its minute as long as it takes something now and then."""
-    joined = Joined((False, tls))
+    joined = Joined((False, tls), plane=plane)
     joined.relay.start()
     joined.service.end_writing()
     joined.fill(joined.client)
@@ -578,9 +588,10 @@ def test_last_bytes_that_nobody_takes(tls: bool) -> None:
     joined.finish()
 
 
-def test_a_tls_end_of_file_that_nobody_takes() -> None:
+@pytest.mark.parametrize("plane", ["", "native"])
+def test_a_tls_end_of_file_that_nobody_takes(plane: str) -> None:
     """Both directions are at their end, but close_notify finds no room."""
-    joined = Joined((False, True))
+    joined = Joined((False, True), plane=plane)
     joined.relay.start()
     far = joined.relay._far.end
     with contextlib.suppress(BlockingIOError):
@@ -736,7 +747,9 @@ def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) 
 
 @settings(max_examples=deep(60), deadline=None)
 @given(
-    st.sampled_from([(kind, None) for kind in (*CARRIERS, *BY_WEB)] + [(CARRIERS[0], n) for n in (0, 1, 4)]),
+    st.sampled_from(
+        [(kind, None) for kind in (*CARRIERS, *BY_WEB)] + [(kind, n) for kind in CARRIERS for n in (0, 1, 4)]
+    ),
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 80_000)), max_size=40),
     st.integers(0, 3000),
 )

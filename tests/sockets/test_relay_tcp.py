@@ -26,7 +26,7 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=[*((kind, "") for kind in CARRIERS), (CARRIERS[0], "thread")], ids=str)
+@pytest.fixture(params=[(kind, plane) for plane in ("", "thread") for kind in CARRIERS], ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, with the limits it is shipped with."""
     kind, plane = request.param

@@ -18,14 +18,16 @@ from twisted.internet.epollreactor import EPollReactor
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.data_plane import DataPlane
-from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.ends import RECORD, End, PlainEnd, TlsEnd
 from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
+from tests.support.throwaway_tls import contexts
 
 __all__ = ["KIB", "Drive", "Program", "load_pump", "tcp_sockets"]
 
 KIB = 1024
 RESET = struct.pack("ii", 1, 0)
+_room = memoryview(bytearray(200 * KIB))
 
 
 def tcp_sockets() -> tuple[socket.socket, socket.socket]:
@@ -36,6 +38,18 @@ def tcp_sockets() -> tuple[socket.socket, socket.socket]:
     for each in (ours, theirs):
         each.setblocking(False)
     return ours, theirs
+
+
+def ends(tls: bool) -> tuple[End, End]:
+    """The same with TLS on it, shaken, or without."""
+    near, far = tcp_sockets()
+    if not tls:
+        return PlainEnd(near), PlainEnd(far)
+    server, client = contexts()
+    found = TlsEnd.connecting(client.getContext(), near), TlsEnd.accepting(server.getContext(), far)
+    while not (found[0].handshake() & found[1].handshake()):
+        pass
+    return found
 
 
 class Program:
@@ -89,18 +103,51 @@ class Program:
         self.saw = "self"
 
 
+class EndProgram(Program):
+    """The same by an end, plain or TLS."""
+
+    def __init__(self, end: End, key: str, size: int, pace: random.Random) -> None:
+        super().__init__(end.sock, key, size, pace)
+        self.end = end
+        self._unsent = b""
+
+    def _send(self, most: int) -> None:
+        try:
+            if self.sent < len(self.said):
+                self._unsent = self._unsent or self.said[self.sent : self.sent + most]
+                taken = self.end.write(self._unsent)
+                self.sent += taken
+                self._unsent = self._unsent[taken:]
+            elif not self.ended:
+                self.ended = self.end.end_writing()
+        except OSError:
+            self.saw = self.saw or "reset"
+
+    def _read(self, most: int) -> None:
+        if self.saw:
+            return
+        try:
+            size = self.end.read_into(_room[: max(most, RECORD)])
+        except OSError:
+            self.saw = "reset"
+            return
+        self.heard += _room[: size or 0]
+        if size == 0:
+            self.saw = "end"
+
+
 class Pair:
     """A client and a service, the relay between them, and what shall become of it."""
 
-    def __init__(self, reactor: Any, number: int, pace: random.Random) -> None:
-        (client, near), (service, far) = tcp_sockets(), tcp_sockets()
+    def __init__(self, reactor: Any, number: int, pace: random.Random, tls: tuple[bool, bool]) -> None:
+        (client, near), (service, far) = ends(tls[0]), ends(tls[1])
         size = pace.choice((0, 1, 5_000, 300_000, 2_000_000))
-        self.programs = [Program(client, f"client {number}", size, pace)]
-        self.programs.append(Program(service, f"service {number}", pace.choice((0, 7, 700_000)), pace))
+        self.programs = [EndProgram(client, f"client {number}", size, pace)]
+        self.programs.append(EndProgram(service, f"service {number}", pace.choice((0, 7, 700_000)), pace))
         self.fate = pace.choice(("end", "end", "end", "client", "service", "kick"))
         self.when = pace.randint(0, 12)  # steps
         self.ended: list[tuple[Ended, str]] = []
-        self.relay = Relay(reactor, PlainEnd(near), PlainEnd(far), self._ended, RelayLimits())
+        self.relay = Relay(reactor, near, far, self._ended, RelayLimits())
         self.relay.start()
 
     def _ended(self, reason: Ended, detail: str) -> None:
@@ -149,14 +196,16 @@ class Drive:
         shorten_turns(self.reactor)
         self.plane = None if after is None else DataPlane(self.reactor, after, threaded)
 
-    def run(self, seed: int, count: int, at_once: int = 8) -> list[tuple[str, str]]:
+    def run(
+        self, seed: int, count: int, at_once: int = 8, tls: tuple[bool, bool] = (False, False)
+    ) -> list[tuple[str, str]]:
         """What became of each pair."""
         pace = random.Random(seed)
         waiting, running, found = list(range(count)), [], {}
         while waiting or running:
             while waiting and len(running) < at_once:
                 number = waiting.pop(0)
-                running.append((number, Pair(self.reactor, number, random.Random(pace.random()))))
+                running.append((number, Pair(self.reactor, number, random.Random(pace.random()), tls)))
             self.reactor.iterate(0.0005)
             for number, pair in [*running]:
                 if not pair.step():
@@ -185,9 +234,9 @@ def load_pump(file: str) -> None:
 
 def _main(file: str, seed: int, count: int) -> None:
     load_pump(file)
-    for after in (0, 3):
+    for after, tls in ((0, (False, False)), (3, (False, False)), (3, (True, False)), (0, (True, True))):
         drive = Drive(after)
-        drive.run(seed, count)
+        drive.run(seed, count, tls=tls)
         drive.close()
     print("ok")
 
