@@ -139,6 +139,7 @@ def test_a_person_who_is_removed_at_one_node_is_out_at_all(lab: Sharing) -> None
     lab.until(lambda: users(two) == ["ana"], "ana")
     lab.everywhere("grants")
     with ana.control() as control:
+        two.wait_until(lambda: PLC in str(control.ask("services")), PLC)
         control.start("load", device=PLC)
         one.control("user", "remove", "ana")
         assert code_of(control.web)[0] >= 4000
