@@ -14,6 +14,7 @@ Source: issue 16 "a data plane beside the control plane"; ours.
 """
 
 import atexit
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
