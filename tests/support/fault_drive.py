@@ -320,13 +320,13 @@ FAULTS = {
 
 
 def some(rounds: Rounds, seed: int) -> None:
-    """Of each call one fault somewhere; no memory at every third place where some is taken."""
+    """Of each call one fault somewhere; no memory at every fifth place where some is taken."""
     pace = random.Random(seed)
     rounds.run("doors", "accept", errno.EPERM, 1, 1)  # for good: Python has the port back
     for what in WHAT:
-        first = 1 + seed % 3
+        first = 1 + seed % 5
         while rounds.run(what, "memory", errno.ENOMEM, first):
-            first += 3
+            first += 5
         for call, errors in FAULTS.items():
             rounds.run(what, call, pace.choice(errors), pace.randint(1, 8), pace.choice((0, 0, 2, 7)))
 
