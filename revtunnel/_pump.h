@@ -32,6 +32,7 @@ Source: ours. */
 #define SMALL (4 * 1024)      /* of one that is a message rather than bulk */
 #define BATCH 64              /* events, or news, at once */
 #define WAKE UINT64_MAX       /* the event of our own eventfd */
+#define FAILURES 64        /* of accept, one behind the other: whoever waits is not even taken away, so Python rests */
 #define TICK 8000000          /* nanoseconds between two tellings of what may wait */
 #define YOUNG 200000000       /* nanoseconds that a pair made here may live before Python has to know of it */
 

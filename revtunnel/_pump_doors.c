@@ -27,7 +27,6 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 #define FEW 8              /* clients up to which a service may be one that takes one at a time */
 #define MOST 4             /* clients in one turn */
 #define UNSERVED 64        /* clients given up that Python has not fetched; behind them the door waits */
-#define FAILURES 64        /* of accept, one behind the other: whoever waits is not even taken away, so Python rests */
 #define DRY 50000000       /* nanoseconds */
 #define LEAVING 10000000   /* likewise, that a client of Python's may need to be gone */
 #define ORIGIN_HEADER "\0\x0d\x1e\0"

@@ -42,7 +42,7 @@ struct Tickets {
 typedef struct {
     Thing thing;
     int fd, error;
-    uint32_t scope, unfetched, burst;
+    uint32_t scope, unfetched, burst, failures;
     bool stands;
 } Gate;
 
@@ -222,6 +222,7 @@ static void gate_turn(Pump *pump, Thing *thing)
         int fd = pair == NULL ? -1 : accept4(gate->fd, (struct sockaddr *)&name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         int error = pair == NULL ? ENOMEM : errno;
         if (fd >= 0) {
+            gate->failures = 0;
             int64_t time = now();
             Entry *entry = shown(pump, gate, fd, &name, time);
             if (entry == NULL || !let_in(pump, gate, entry, fd, time))
@@ -234,9 +235,10 @@ static void gate_turn(Pump *pump, Thing *thing)
             free_pair(&pair->thing);
         if (error == EAGAIN || error == EWOULDBLOCK) {
             gate->burst = 1;
+            gate->failures = 0;
             return;
         }
-        if (!only_this_failed(error)) {
+        if (!only_this_failed(error) || ++gate->failures == FAILURES) {
             gate->error = error;
             stand(pump, gate, true);
             tell(pump, thing, FAILED);
