@@ -183,6 +183,27 @@ def test_tickets_that_are_withdrawn_are_good_no_more(world: DataWorld) -> None:
     sock.close()
 
 
+def test_a_ticket_that_was_used_and_not_told_of_yet_is_good_no_more(world: DataWorld) -> None:
+    """Somebody who has seen it says it once more before Python hears of the first."""
+    pool, data = world.pool, world.switchboard.data
+    world.brings = False
+    (ticket,) = data.issue(pool, 1)
+    pool._tickets[ticket] = pool.now()
+    pool.core.hand_out(1)
+    waiting = len(pool.spare)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(data.gates), "fetch", lambda self: None)  # as if nobody had told
+        first = dialled(world, attach(ticket))
+        world.until(lambda: len(pool.spare) > waiting, "the first")
+        second = dialled(world, attach(ticket))
+        assert ended(world, second) in ("reset", "end of file")
+    assert [fact.reason for fact in world.of(LinkRefused)] == ["ticket"]
+    data.gates.fetch()
+    assert ticket not in pool._tickets
+    assert data.sockets == pool.core.warm == len(pool.spare)
+    first.close()
+
+
 def test_all_is_taken_back_with_the_last_pool(world: DataWorld) -> None:
     """Python accepts again, the tickets that are out are good there, and the next client lends it anew."""
     gates = world.switchboard.data.gates
