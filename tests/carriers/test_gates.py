@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -224,14 +225,22 @@ def test_a_listener_that_is_closed_is_shut_there_too(world: DataWorld) -> None:
         pass
 
 
-@pytest.mark.parametrize("why", ["certificates", "legacy", "not this name"])
+@pytest.mark.parametrize(
+    "asks", [{"certified_only": True}, {"identity": object()}], ids=["certificate", "tls"]
+)
 def test_where_more_than_a_ticket_is_asked_for_it_is_not_lent(
-    why: str, monkeypatch: pytest.MonkeyPatch
+    asks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Data sockets come as ever."""
     monkeypatch.setattr(DataWorld, "native", True)
     with DataWorld() as world:
-        world.switchboard.admission.needs_ticket_only = lambda name: False  # type: ignore[method-assign]
+        admission = world.switchboard.admission
+        assert admission.needs_ticket_only("main")
+        main = admission.listeners["main"]
+        admission.listeners["main"] = replace(main, **asks)
+        assert not admission.needs_ticket_only("main")
+        assert not world.switchboard.data.gates.listening("main")
+        admission.listeners["main"] = main
         world.switchboard.data.gates.listening = lambda name: ()
         for _ in range(5):
             exchange(world)
@@ -285,10 +294,14 @@ def test_the_table_of_tickets_is_a_set(steps: list[tuple[bool, int]]) -> None:
         pump.turn()
         if pump.came() == ticket(number):
             found.add(number)
-        pump.take(True)
+        for _, _, _, _, *more in pump.take(True):
+            for descriptor in more[2] if more else ():
+                if descriptor >= 0:
+                    os.close(descriptor)
         client.close()
     assert found == known
     pump.close_gate(gate)
+    assert pump.take(True) == []
     while (drawn := pump.draw(stock)) is not None:
         os.close(drawn[0])
     listening.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 import sys
@@ -268,10 +269,11 @@ def test_rows_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
     """Whoever they are of is cut, and no descriptor stays; those behind are told."""
     testing = pytest.importorskip("_testcapi")
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    gc.collect()  # of what other tests had
     begin = len(os.listdir("/proc/self/fd"))
     told = [_take_two(testing, at) for at in range(30)]
     assert {1, 2} <= {*told}  # one of two rows; both
-    assert len(os.listdir("/proc/self/fd")) == begin
+    assert len(os.listdir("/proc/self/fd")) <= begin
 
 
 def _take_two(testing: Any, at: int) -> int:
