@@ -106,9 +106,11 @@ class DataSockets:
 
     def redeem(self, ticket: bytes) -> DataPool | None:
         """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""
-        pool = self._tickets.redeem(ticket, self.now())
-        if pool is not None:
-            self._came(pool)
+        pool = self.holder(ticket)  # a late one stays until its pool withdraws it
+        if pool is None or not self.gates.unexpect([ticket]):  # or it was used there
+            return None
+        self._tickets.redeem(ticket, self.now())
+        self._came(pool)
         return pool
 
     def attached(self, pool: DataPool, ticket: bytes, end: End) -> None:

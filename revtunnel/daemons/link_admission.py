@@ -148,7 +148,8 @@ class LinkAdmission:
         pool = self._data.holder(ticket)
         if pool is None or pool.link.ticket_scope != f"{listener.rules.name} ":
             return False
-        self._data.redeem(ticket)
+        if self._data.redeem(ticket) is None:
+            return False
         end.sock.recv(_ATTACH_SIZE)
         self._data.attached(pool, ticket, end)
         return True
