@@ -85,15 +85,16 @@ def test_data_sockets_come_there_and_python_hears_of_them(
     world: DataWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of a hundred is accepted in Python, and all counts are right in the end."""
-    monkeypatch.setattr(
-        type(world.agents),
-        "given",
-        lambda *_: pytest.fail("it was handed over"),  # also who has no ticket
-    )
+    world.until(lambda: not world.pool._tickets, "those that the plane does not know")
+    judged: list[
+        Any
+    ] = []  # a client of the port may still be handed over, where no data socket is there in time
+    monkeypatch.setattr(world.agents, "given", lambda *told: judged.append(told))
     for _ in range(100):
         exchange(world)
     world.until(lambda: len(world.of(ChannelEnded)) == 103, "all ends")
     assert {fact.reason for fact in world.of(ChannelEnded)} == {Ended.CLOSED}
+    assert not judged
     data = world.switchboard.data
     world.until(lambda: not len(data._tickets) and data.sockets == world.pool.core.warm, "rest")
     assert (world.pool.core.coming, data.expected(HOST)) == (0, 0)
@@ -198,8 +199,8 @@ def test_a_ticket_that_was_used_there_is_not_good_in_python(
     gates.fetch()
     assert ticket not in pool._tickets
     data = world.switchboard.data
-    assert (data.sockets, data.expected(HOST)) == (pool.core.warm, 0)
-    assert pool.core.warm == len(pool.spare)
+    world.until(lambda: data.sockets == pool.core.warm == len(pool.spare), "rest")
+    assert data.expected(HOST) == len(pool._tickets)
     sock.close()
 
 
@@ -210,7 +211,7 @@ def refused_again(world: DataWorld, ticket: bytes, counted: bool = True) -> None
     world.until(lambda: len(world.of(LinkRefused)) > before, "a word")
     assert world.of(LinkRefused)[-1].reason == "ticket"
     assert ended(world, late) in ("reset", "end of file")
-    assert not counted or world.pool.core.warm == len(world.pool.spare)
+    assert not counted or world.pool.core.warm == len(world.pool.spare), "one that nobody counts"
 
 
 def test_a_listener_that_could_not_accept_is_lent_again(world: DataWorld) -> None:
@@ -234,7 +235,7 @@ def test_tickets_that_are_withdrawn_are_good_no_more(world: DataWorld) -> None:
     data.gates.fetch()
     assert not pool._tickets
     assert pool.core.coming == 0
-    assert data.sockets == pool.core.warm == len(pool.spare)
+    world.until(lambda: data.sockets == pool.core.warm == len(pool.spare), "rest")
     late = dialled(world, attach(second))
     assert ended(world, late) in ("reset", "end of file")
     assert [fact.reason for fact in world.of(LinkRefused)] == ["ticket"]
