@@ -105,15 +105,12 @@ class DataSockets:
         return self._tickets.holder(ticket, self.now())
 
     def redeem(self, ticket: bytes) -> DataPool | None:
-        """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``.
-
-        None: it is not good, or the data plane has let in another one with it, which it tells in a moment.
-        """
-        if self.gates.unexpect([ticket]) == []:
+        """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""
+        pool = self.holder(ticket)  # a late one stays until its pool withdraws it
+        if pool is None or not self.gates.unexpect([ticket]):  # or it was used there
             return None
-        pool = self._tickets.redeem(ticket, self.now())
-        if pool is not None:
-            self._came(pool)
+        self._tickets.redeem(ticket, self.now())
+        self._came(pool)
         return pool
 
     def attached(self, pool: DataPool, ticket: bytes, end: End) -> None:

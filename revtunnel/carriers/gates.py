@@ -103,7 +103,7 @@ class Gates:
     def lend(self, plane: DataPlane, pool: "DataPool", stock: int) -> None:
         """Have the plane let in the data sockets of a pool, which wait there, if it may."""
         name, address = pool.link.ticket_scope.removesuffix(" "), _address(pool.link.source)
-        if pool in self._pools or address is None or pool.link.ticket_scope == name:
+        if address is None or pool.link.ticket_scope == name:
             return
         self._plane = plane
         scope = self._scopes.setdefault(name, len(self._scopes))

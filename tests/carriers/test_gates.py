@@ -66,6 +66,17 @@ def attach(ticket: bytes) -> bytes:
     return encode_frame(Command.ATTACH, 0, ticket)
 
 
+def issued(world: DataWorld, count: int = 1) -> list[bytes]:
+    """Tickets, whose data sockets the test brings; the agent brings none from now on."""
+    pool = world.pool
+    world.until(lambda: not pool._tickets, "those that are out")
+    world.brings = False
+    tickets = world.switchboard.data.issue(pool, count)
+    pool._tickets.update(dict.fromkeys(tickets, pool.now()))
+    pool.core.hand_out(count)
+    return tickets
+
+
 def ended(world: DataWorld, sock: socket.socket) -> str:
     with contextlib.closing(sock):
         return world.ending(sock)
@@ -92,11 +103,7 @@ def test_data_sockets_come_there_and_python_hears_of_them(
 @pytest.mark.parametrize("kind", ["wrong", "used", "more", "less", "other frame", "nothing"])
 def test_whoever_has_no_good_ticket_is_judged_as_ever(world: DataWorld, kind: str) -> None:
     """Refused with a word, or waited for; a good ticket with bytes behind it is a data socket that speaks."""
-    world.brings = False
-    pool = world.pool
-    tickets = world.switchboard.data.issue(pool, 2)
-    pool._tickets.update(dict.fromkeys(tickets, pool.now()))
-    pool.core.hand_out(2)
+    tickets, pool = issued(world, 2), world.pool
     good = attach(tickets[0])
     if kind == "used":
         dialled(world, good)
@@ -163,46 +170,75 @@ def test_strangers_come_in_there(world: DataWorld) -> None:
     exchange(world)
 
 
+@pytest.mark.parametrize("first", ["in pieces", "more"])
+def test_a_ticket_that_python_took_is_not_good_there_again(world: DataWorld, first: str) -> None:
+    """Whoever shows it the second time is refused, and is no data socket that nobody counts."""
+    (ticket,), pool = issued(world), world.pool
+    said = attach(ticket) + (b"x" if first == "more" else b"")
+    sock = dialled(world, said[:10])
+    world.turn()
+    sock.send(said[10:])
+    world.until(lambda: ticket not in pool._tickets, "its ticket")
+    refused_again(world, ticket)
+    sock.close()
+
+
+def test_a_ticket_that_was_used_there_is_not_good_in_python(
+    world: DataWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before Python has heard of that."""
+    (ticket,), pool, gates = issued(world), world.pool, world.switchboard.data.gates
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "fetch", lambda: None)
+        warm = len(pool.spare)
+        sock = dialled(world, attach(ticket))
+        world.until(lambda: len(pool.spare) == warm + 1, "it in its stock")
+        assert ticket in pool._tickets
+        refused_again(world, ticket, counted=False)
+    gates.fetch()
+    assert ticket not in pool._tickets
+    data = world.switchboard.data
+    world.until(lambda: data.sockets == pool.core.warm == len(pool.spare), "rest")
+    assert data.expected(HOST) == len(pool._tickets)
+    sock.close()
+
+
+def refused_again(world: DataWorld, ticket: bytes, counted: bool = True) -> None:
+    """The second who shows it."""
+    before = len(world.of(LinkRefused))
+    late = dialled(world, attach(ticket))
+    world.until(lambda: len(world.of(LinkRefused)) > before, "a word")
+    assert world.of(LinkRefused)[-1].reason == "ticket"
+    assert ended(world, late) in ("reset", "end of file")
+    assert not counted or world.pool.core.warm == len(world.pool.spare), "one that nobody counts"
+
+
+def test_a_listener_that_could_not_accept_is_lent_again(world: DataWorld) -> None:
+    """With the next client port that is lent, though its device had sockets there all the time."""
+    gates = world.switchboard.data.gates
+    (gate,) = gates._gates.values()
+    gate.close()
+    for door in [*world.switchboard.doors._doors.values()]:
+        door.close()
+    lent(world)
+
+
 def test_tickets_that_are_withdrawn_are_good_no_more(world: DataWorld) -> None:
     """They are too old; but one that was used already, and not told of yet, stays."""
+    first, second = issued(world, 2)
     pool, data = world.pool, world.switchboard.data
-    world.brings = False
-    first, second = data.issue(pool, 2)
-    now = pool.now()
-    pool._tickets.update({first: now, second: now})
-    pool.core.hand_out(2)
     warm = pool.core.warm
     sock = dialled(world, attach(first))
     world.until(lambda: len(pool.spare) == warm + 1 or first not in pool._tickets, "it in its stock")
     pool._withdraw([each for each in (first, second) if each in pool._tickets])
     data.gates.fetch()
     assert not {first, second} & {*pool._tickets}
-    assert (pool.core.coming, pool.core.warm) == (len(pool._tickets), len(pool.spare))
+    assert pool.core.coming == len(pool._tickets)
+    world.until(lambda: data.sockets == pool.core.warm == len(pool.spare), "rest")
     late = dialled(world, attach(second))
     assert ended(world, late) in ("reset", "end of file")
     assert [fact.reason for fact in world.of(LinkRefused)] == ["ticket"]
     sock.close()
-
-
-def test_a_ticket_that_was_used_and_not_told_of_yet_is_good_no_more(world: DataWorld) -> None:
-    """Somebody who has seen it says it once more before Python hears of the first."""
-    pool, data = world.pool, world.switchboard.data
-    world.brings = False
-    (ticket,) = data.issue(pool, 1)
-    pool._tickets[ticket] = pool.now()
-    pool.core.hand_out(1)
-    waiting = len(pool.spare)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(data.gates), "fetch", lambda self: None)  # as if nobody had told
-        first = dialled(world, attach(ticket))
-        world.until(lambda: len(pool.spare) > waiting, "the first")
-        second = dialled(world, attach(ticket))
-        assert ended(world, second) in ("reset", "end of file")
-    assert [fact.reason for fact in world.of(LinkRefused)] == ["ticket"]
-    data.gates.fetch()
-    assert ticket not in pool._tickets
-    assert data.sockets == pool.core.warm == len(pool.spare)
-    first.close()
 
 
 def test_all_is_taken_back_with_the_last_pool(world: DataWorld) -> None:
