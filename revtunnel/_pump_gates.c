@@ -370,7 +370,7 @@ static PyObject *pump_expect(PyObject *self, PyObject *args)
 }
 
 PyDoc_STRVAR(unexpect_doc, "unexpect(tickets) -> bytes\n\n"
-    "These are not good here any more. Those of them that were used, of which ``came`` has not told yet.");
+    "These, BATCH at most, are not good here any more. Those of them that were used, of which ``came`` has not told.");
 
 static PyObject *pump_unexpect(PyObject *self, PyObject *argument)
 {
@@ -379,10 +379,9 @@ static PyObject *pump_unexpect(PyObject *self, PyObject *argument)
     Py_ssize_t size;
     if (PyBytes_AsStringAndSize(argument, &tickets, &size) < 0)
         return NULL;
-    char *used = malloc(size ? (size_t)size : 1);
+    char used[BATCH * TICKET];
     Py_ssize_t count = 0;
-    if (used == NULL)
-        return PyErr_NoMemory();
+    size = size < (Py_ssize_t)sizeof used ? size : (Py_ssize_t)sizeof used;
     take_lock(pump);
     for (Py_ssize_t at = 0; pump->tickets != NULL && at + TICKET <= size; at += TICKET) {
         const uint8_t *ticket = (const uint8_t *)tickets + at;
@@ -399,9 +398,7 @@ static PyObject *pump_unexpect(PyObject *self, PyObject *argument)
         }
     }
     release(pump);
-    PyObject *found = PyBytes_FromStringAndSize(used, count);
-    free(used);
-    return found;
+    return PyBytes_FromStringAndSize(used, count);
 }
 
 PyDoc_STRVAR(came_doc, "came() -> bytes\n\nThe tickets that were used since the last time, in that order.");

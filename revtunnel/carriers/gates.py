@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from revtunnel.carriers.doors import Lent
-from revtunnel.sockets.data_plane import FAILED, DataPlane, Made
+from revtunnel.sockets.data_plane import BATCH, FAILED, DataPlane, Made
 from revtunnel.streams.commands import TICKET_SIZE
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ class Gates:
         """They are good no more: all but those that were used, which is about to be told."""
         if self._plane is None:
             return tickets
-        used = _split(self._plane.pump.unexpect(b"".join(tickets)))
+        used: set[bytes] = set()
+        for at in range(0, len(tickets), BATCH):
+            used.update(_split(self._plane.pump.unexpect(b"".join(tickets[at : at + BATCH]))))
         return [each for each in tickets if each not in used] if used else tickets
 
     def leave(self, pool: "DataPool", tickets: list[bytes]) -> None:

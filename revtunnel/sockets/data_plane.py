@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASKED",
+    "BATCH",
     "CUT",
     "DONE",
     "ENDING",
