@@ -152,6 +152,7 @@ def test_a_port_is_taken_back_with_whoever_is_there(how: str) -> None:
     """One that is open, and one that has no answer yet; what becomes of them is as ever."""
     with DoorWorld(True) as world:
         opened, asked = two(world)
+        peers = ["{}:{}".format(*client.getsockname()) for client in (opened[0], asked[0])]
         board = world.switchboard
         {
             "link": lambda: world.link.dismiss("left", "a test", GoAway.OPERATOR, 0),
@@ -171,7 +172,8 @@ def test_a_port_is_taken_back_with_whoever_is_there(how: str) -> None:
             world.carry(opened[0], opened[1], b"goes on")
             for each in (*opened, asked[0], asked[1].sock):
                 each.close()
-        world.until(lambda: len(world.of(ChannelEnded)) == 2, "their ends")
+        world.until(lambda: {*peers} <= {fact.peer for fact in world.of(ChannelEnded)}, "their ends")
+        assert [fact.peer in peers for fact in world.of(ChannelEnded)].count(True) == 2
         world.until(lambda: not board.clients, "rest")
 
 
@@ -194,7 +196,6 @@ def two(world: DoorWorld) -> tuple[tuple[socket.socket, socket.socket], tuple[so
         world.until(lambda: len(world.pool.spare) >= 2, "spare sockets")
         world.turn()
     assert len(world.switchboard.doors) == 1
-    world.facts.clear()
     client = world.client()
     client.send(b"x")
     brought = one()
