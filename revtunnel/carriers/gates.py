@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from revtunnel.carriers.doors import Lent
-from revtunnel.sockets.data_plane import BATCH, FAILED, DataPlane, Made
+from revtunnel.sockets.data_plane import BATCH, UNABLE, DataPlane, Made
 from revtunnel.streams.commands import TICKET_SIZE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Gate:
     def told(self, news: int, side: int, number: int) -> None:
         """Tickets were used, or it cannot accept there: Python can, or says why not."""
         self._gates.fetch()
-        if news & FAILED:
+        if news & UNABLE:
             self._gates.soon(self.close)
 
     def made(self, made: Made) -> None:

@@ -287,7 +287,7 @@ def test_descriptors_that_are_short_are_python_s_to_judge(world: DataWorld) -> N
     """The plane says that it cannot accept; Python has the listener back."""
     gates = world.switchboard.data.gates
     (gate,) = gates._gates.values()
-    gate.told(module.FAILED, 0, 24)
+    gate.told(module.UNABLE, 0, 24)
     world.until(lambda: not len(gates), "its return")
     exchange(world)
 
