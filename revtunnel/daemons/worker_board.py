@@ -146,6 +146,7 @@ class WorkerBoard(Switchboard):
         )
         begin_plane(reactor, settings.data_plane, "server")
         self._headers = ServerListeners(reactor, self._listens, self)
+        self._headers.stand_before(self.borrowed)
         self.data.numbering = Numbering(share, of)
         self.data.on_expected = parent.expects
         self.client_streams.elsewhere = self._elsewhere
@@ -267,8 +268,8 @@ class WorkerBoard(Switchboard):
         trips = {number: self._by_number[number].round_trip for number in looked if number in self._by_number}
         known = {number: round(trip, 6) for number, trip in trips.items() if trip is not None}
         del self._round[len(self._round) - len(looked) :]
-        load = len(self.admission.strangers), self.clients, known
-        self._parent.tell("load", Load(*load, tuple(self.streams.page()) if rows else None))
+        running = tuple(self.streams.page()) if rows else None  # of clients that nobody had told of, too
+        self._parent.tell("load", Load(len(self.admission.strangers), self.clients, known, running))
 
     # -- what links ask
 

@@ -86,6 +86,13 @@ def test_a_ticket_that_was_given_on_and_is_wrong_costs_its_address_what_any_does
     assert isinstance(refused, LinkRefused) and refused.reason == "ticket"
 
 
+def test_a_pool_whose_clients_have_a_header_is_known_as_such(tmp_path: Path) -> None:
+    """Its ports are not the data plane's to accept at, which reads none."""
+    text = "[listener main]\n[pool default]\nproxy_protocol = v2\nproxy_from = 192.0.2.0/24\n[pool other]\n"
+    one = One(tmp_path, text + "ranges = 30000-30001\n")
+    assert [one.board.borrowed.heads(name) for name in ("default", "other")] == [True, False]
+
+
 def test_what_records_say_holds_also_where_a_certificate_cannot_be_read(one: One, tmp_path: Path) -> None:
     """That is said; listeners stay as they were."""
     settings = one.orders.settings
