@@ -151,6 +151,7 @@ class WorkerBoard(Switchboard):
         self.data.on_expected = parent.expects
         self.client_streams.elsewhere = self._elsewhere
         self.admission.issue = self._issue
+        self.admission.hub_has_keys = True
         self.take(orders)
 
     # -- what the parent says
@@ -273,12 +274,15 @@ class WorkerBoard(Switchboard):
 
     # -- what links ask
 
-    def admit(self, link: ServerLink, up: ServerUp) -> None:
+    def admit(self, link: ServerLink, up: ServerUp) -> Verifier | None:
         number, now = next(self._numbers), self._clock.seconds()
         came = LinkCame(
             number, link.listener.rules.name, link.peer, link.source, link.tls, link.certificate, up
         )
-        raised(self._parent.call("admit", came))
+        said = self._parent.call("admit", came)
+        if isinstance(said, Verifier):
+            return said
+        raised(said)
         self._by_number[number], self._number_of[link] = link, number
         assert up.hello is not None
         before = self.fleet.get(up.serial)
@@ -295,6 +299,7 @@ class WorkerBoard(Switchboard):
         self.links.add(link)
         if up.authenticated:
             self.access.arrived(link.peer)
+        return None
 
     def arrived(self, link: ServerLink) -> None:
         super().arrived(link)
