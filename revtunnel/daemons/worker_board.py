@@ -18,6 +18,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from revtunnel.carriers.tickets import Numbering, number_in
+from revtunnel.cluster.forwarded_clients import ForwardedSocket
 from revtunnel.daemons.borrowed_ports import BorrowedPorts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener
 from revtunnel.daemons.server_means import descriptor_budget
@@ -209,6 +210,16 @@ class WorkerBoard(Switchboard):
         clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
         client = clients.client(end)
         client.forwarded = True  # and not given back
+        clients.let_in(client)
+
+    def join(
+        self, serial: str, name: str, peer: str, origin: Origin | None, session: str, descriptor: int
+    ) -> None:
+        """One that stays the parent's, who joins it with this connection once it is answered there."""
+        end = PlainEnd(socket.socket(fileno=descriptor), peer)
+        clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
+        client = ForwardedSocket(self._reactor, end, clients, origin, lambda client: None)
+        client.peer = peer
         clients.let_in(client)
 
     def port(self, lease: Lease, descriptor: int) -> None:
