@@ -12,10 +12,12 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from revtunnel.carriers.tickets import Numbering, number_in
 from revtunnel.cluster.forwarded_clients import ForwardedSocket
@@ -24,6 +26,7 @@ from revtunnel.daemons.server_listeners import ServerListeners, agent_listener
 from revtunnel.daemons.server_means import descriptor_budget
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.worker_messages import (
+    Came,
     FactTold,
     LinkCame,
     LinkSaid,
@@ -56,7 +59,10 @@ from revtunnel.trust.identities import Identities
 
 __all__ = ["ToParent", "WorkerBoard"]
 
+log = Logger(namespace="revtunnel")
+
 TRIPS = 100  # round trips that are said in a second
+_WITHOUT_WAITING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # as it is: no system call finds that out
 SOON = 0.01  # seconds: a message costs two processes a turn
 _PARENTS = (LinkUp, LinkDown, ListenerRefused)  # facts that the parent finds by itself, of what it is told
 
@@ -184,9 +190,16 @@ class WorkerBoard(Switchboard):
             self.enforcement.set_records(orders.settings.records)
             self._parent.tell("faulty", error.errors)
 
-    def came(self, listener: str, peer: str, descriptor: int) -> None:
-        """An agent connected."""
-        self.admission.came(self, listener, PlainEnd(socket.socket(fileno=descriptor), peer, inherits=True))
+    def came(self, agents: Sequence[Came], *descriptors: int) -> None:
+        """Agents connected."""
+        for (listener, peer, family), descriptor in zip(agents, descriptors, strict=True):
+            sock = socket.socket(family, _WITHOUT_WAITING, 0, descriptor)
+            end = PlainEnd(sock, peer, inherits=True)
+            try:
+                self.admission.came(self, listener, end)
+            except Exception:
+                log.failure("{peer}", peer=peer)
+                end.abort()
 
     def attached(self, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket of ours came to another worker."""

@@ -9,15 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.logger import globalLogPublisher
 
 from revtunnel.daemons.server_options import ServerOptions
 from revtunnel.daemons.worker_board import WorkerBoard
-from revtunnel.daemons.worker_messages import WorkerOrders
+from revtunnel.daemons.worker_messages import Came, WorkerOrders
 from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import Fact, LinkRefused
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ServerUp
 from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.sockets.data_plane import DataPlane
+from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.loopback_pair import loopback_pair
 from revtunnel.sockets.plane_settings import find_pump
 from tests.daemons.test_options import parse
 from tests.link.test_handshake import End
@@ -114,6 +117,38 @@ def test_what_records_say_holds_also_where_a_certificate_cannot_be_read(one: One
     assert [said[0] for said in one.told.said] == ["faulty"]
     assert one.board.listeners == before
     assert one.board.access.records.of("plc-7").channels == 1
+
+
+def test_one_agent_that_is_a_fault_of_ours_costs_the_others_nothing(
+    one: One, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They came in one message; he is reset, and that is logged. Nobody waits for their bytes."""
+    let_in: list[PlainEnd] = []
+
+    def came(hub: Any, listener: str, end: PlainEnd) -> None:
+        if end.peer.endswith(":6"):
+            raise ValueError("ours")
+        let_in.append(end)
+
+    monkeypatch.setattr(one.board.admission, "came", came)
+    pairs = [loopback_pair() for _ in range(3)]
+    agents = [Came("main", f"192.0.2.7:{number}", socket.AF_INET) for number in (5, 6, 7)]
+    failures: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(failures.append)
+    one.board.came(agents, *[near.detach() for near, _ in pairs])
+    globalLogPublisher.removeObserver(failures.append)
+    assert [each["peer"] for each in failures if "log_failure" in each] == ["192.0.2.7:6"]
+    assert [end.peer for end in let_in] == ["192.0.2.7:5", "192.0.2.7:7"]
+    for end in let_in:
+        assert (end.sock.gettimeout(), end.sock.type, os.get_blocking(end.fileno())) == (
+            *(0.0, socket.SOCK_STREAM),
+            False,
+        )
+        end.abort()
+    with pytest.raises(ConnectionResetError):
+        pairs[1][1].recv(1)
+    for _, far in pairs:
+        far.close()
 
 
 def test_who_left_early_is_told_of_before_a_worker_leaves(one: One) -> None:
