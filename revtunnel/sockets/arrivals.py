@@ -60,19 +60,22 @@ class Together:
     """Those who are let in one behind the other, at any listener: what is done once for all of them."""
 
     def __init__(self) -> None:
-        self._calls: list[Callable[[], object]] | None = None  # None: nobody is being let in
+        self._calls: list[Callable[[], object]] = []
+        self._depth = 0  # whoever is let in may have others let in
 
     def __enter__(self) -> None:
-        self._calls = []
+        self._depth += 1
 
     def __exit__(self, *raised: object) -> None:
-        calls, self._calls = self._calls, None
-        for call in calls or ():
-            call()
+        self._depth -= 1
+        if self._calls and not self._depth:
+            calls, self._calls = self._calls, []
+            for call in calls:
+                call()
 
     def then(self, call: Callable[[], object]) -> None:
         """Call this once behind the last of them; at once, if nobody is being let in."""
-        if self._calls is None:
+        if not self._depth:
             call()
         elif call not in self._calls:
             self._calls.append(call)

@@ -131,6 +131,19 @@ def test_what_is_done_for_all_who_come_together_is_done_once_behind_them(door: D
     assert done == ["let in", "this", "that", "this"]
 
 
+def test_whoever_is_let_in_may_have_others_let_in() -> None:
+    """It is done behind all of them."""
+    done: list[str] = []
+    together = Together()
+    call = lambda: done.append("done")  # noqa: E731
+    with together:
+        together.then(call)
+        with together:
+            together.then(call)
+        assert done == []
+    assert done == ["done"]
+
+
 def test_it_is_done_also_where_one_of_them_is_a_fault_of_ours() -> None:
     """Who was let in before is not to wait for the next one."""
     done: list[str] = []
