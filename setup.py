@@ -16,6 +16,7 @@ PUMP = Extension(
         "revtunnel/_pump.c",
         "revtunnel/_pump_dials.c",
         "revtunnel/_pump_doors.c",
+        "revtunnel/_pump_gates.c",
         "revtunnel/_pump_pairs.c",
         "revtunnel/_pump_table.c",
         "revtunnel/_pump_tls.c",

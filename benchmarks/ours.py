@@ -249,6 +249,7 @@ OURS: tuple[System, ...] = (
     Rt1("revtunnel data sockets", "ours", str),
     Rt1("revtunnel data sockets python", "ours", str, plane="python"),
     Rt1("revtunnel data sockets TLS", "ours", str, tls=True),
+    Rt1("revtunnel data sockets TLS python", "ours", str, tls=True, plane="python"),
     Rt1("revtunnel rt1 link", "ours", str, data="link"),
     Rt1("revtunnel rt1 link TLS", "ours", str, data="link", tls=True),
     Rt1("revtunnel data sockets wss", "ours", str, web=True),

@@ -25,8 +25,8 @@ void take_lock(Pump *pump)
 static void stop_thread(Pump *pump)
 {
     uint64_t one;
-    if (!pump->running)
-        return;
+    if (pump->runs_in != getpid())
+        return; /* behind a fork there is none */
     atomic_store(&pump->stopping, true);
     wake(pump);
     Py_BEGIN_ALLOW_THREADS
@@ -34,7 +34,7 @@ static void stop_thread(Pump *pump)
     Py_END_ALLOW_THREADS
     if (read(pump->wake_fd, &one, sizeof one) < 0)
         ; /* the thread has read it */
-    pump->running = false;
+    pump->runs_in = 0;
 }
 
 static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -80,6 +80,7 @@ static void pump_dealloc(PyObject *self)
         if (pump->slots[number].thing != NULL)
             pump->slots[number].thing->kind->destroy(pump->slots[number].thing);
     dials_free(pump);
+    tickets_free(pump);
     free(pump->slots);
     free(pump->buffer);
     close(pump->epoll);
@@ -252,11 +253,26 @@ static PyObject *row_of(const Told *told, int64_t time)
                          (Py_ssize_t)atomic_load(&far->waiting));
 }
 
+/* Python has no memory for a row, and never knows of it: what it was told of is cut. */
+static void lose(Pump *pump, Told *told)
+{
+    PyErr_WriteUnraisable(NULL);
+    if (told->made == NULL)
+        return;
+    told->made->made = true;
+    if (told->gone == NULL) {
+        take_lock(pump);
+        forget(pump, told->made);
+        release(pump);
+        told->gone = &told->made->thing;
+    }
+}
+
 PyDoc_STRVAR(take_doc, "take(all) -> [(handle, news, side, errno), ...]\n\n"
     "What happened since the last time, when the descriptor is readable. CUT has a side (0 near, 1 far). The first\n"
     "row of a pair that was made here goes on: what made it, the number of its data socket, its descriptors (-1:\n"
     "closed), bytes taken by either, seconds since it came, from there until it opened and ended (-1.0: not), who\n"
-    "connected, what was said before it opened, what was heard, bytes that are held for far. With OPENED, and\n"
+    "connected, what was said if it has not opened, what was heard, bytes that are held for far. With OPENED, and\n"
     "without an end, it is as if Python had joined it, from now on; with GIVEN it is not here any more.\n"
     "all: those that are young too.");
 
@@ -266,7 +282,8 @@ static PyObject *pump_take(PyObject *self, PyObject *all)
     Told rows[BATCH];
     int count = 0, young = PyObject_IsTrue(all);
     uint64_t told;
-    if (young < 0)
+    PyObject *list = young < 0 ? NULL : PyList_New(0); /* before what is told is told no more */
+    if (list == NULL)
         return NULL;
     if (read(pump->told_fd, &told, sizeof told) < 0)
         ; /* nothing was told: the ring is the truth */
@@ -284,12 +301,12 @@ static PyObject *pump_take(PyObject *self, PyObject *all)
     told = 1;
     if (more && write(pump->told_fd, &told, sizeof told) < 0)
         ; /* it is told already */
-    PyObject *list = PyList_New(count);
     int64_t time = now();
     for (int i = 0; i < count; i++) {
-        PyObject *row = list == NULL ? NULL : row_of(&rows[i], time);
-        if (list != NULL && (row == NULL || PyList_SetItem(list, i, row) < 0))
-            Py_CLEAR(list);
+        PyObject *row = row_of(&rows[i], time);
+        if (row == NULL || PyList_Append(list, row) < 0)
+            lose(pump, &rows[i]);
+        Py_XDECREF(row);
         if (rows[i].gone != NULL)
             rows[i].gone->kind->destroy(rows[i].gone);
     }
@@ -301,7 +318,7 @@ PyDoc_STRVAR(turn_doc, "turn() -> bool\n\nWithout the thread: what is to be done
 static PyObject *pump_turn(PyObject *self, PyObject *nothing)
 {
     Pump *pump = (Pump *)self;
-    if (pump->running) {
+    if (pump->runs_in) {
         PyErr_SetString(PyExc_RuntimeError, "a thread does that");
         return NULL;
     }
@@ -314,7 +331,7 @@ static PyObject *pump_start(PyObject *self, PyObject *nothing)
 {
     Pump *pump = (Pump *)self;
     sigset_t all, before;
-    if (pump->running)
+    if (pump->runs_in)
         Py_RETURN_NONE;
     atomic_store(&pump->stopping, false);
     sigfillset(&all);
@@ -325,7 +342,7 @@ static PyObject *pump_start(PyObject *self, PyObject *nothing)
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    pump->running = true;
+    pump->runs_in = getpid();
     Py_RETURN_NONE;
 }
 
@@ -354,10 +371,10 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* These and those of TLS, doors and dials, one behind the other. */
+/* These and those of TLS, doors, gates and dials, one behind the other. */
 static PyMethodDef *all_methods(void)
 {
-    static PyMethodDef all[32];
+    static PyMethodDef all[48];
     size_t count = 0;
     for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
         all[count++] = *each;
@@ -365,13 +382,15 @@ static PyMethodDef *all_methods(void)
         all[count++] = *each;
     for (const PyMethodDef *each = tls_methods; each->ml_name != NULL; each++)
         all[count++] = *each;
+    for (const PyMethodDef *each = gate_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
     for (const PyMethodDef *each = dial_methods; each->ml_name != NULL; each++)
         all[count++] = *each;
     return all;
 }
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Pairs of plain sockets. Its methods are for one thread of Python's."},
+    {Py_tp_doc, "Pairs of sockets. Its methods are for one thread of Python's."},
     {Py_tp_new, pump_new},
     {Py_tp_dealloc, pump_dealloc},
     {Py_tp_methods, NULL},
@@ -394,7 +413,7 @@ static int fill(PyObject *module)
 static PyModuleDef_Slot parts[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "revtunnel._pump", "The data plane: pairs of plain sockets, moved without Python.", 0,
+    PyModuleDef_HEAD_INIT, "revtunnel._pump", "The data plane: pairs of sockets, moved without Python.", 0,
     NULL, parts, NULL, NULL, NULL,
 };
 

@@ -1,6 +1,7 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_dials.c (data sockets that an agent brings), _pump.c
-(Python's methods). The rules stand at the heads of those files.
+(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_gates.c (data
+sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c (Python's methods). The rules stand
+at the heads of those files.
 
 Source: ours. */
 
@@ -31,6 +32,7 @@ Source: ours. */
 #define SMALL (4 * 1024)      /* of one that is a message rather than bulk */
 #define BATCH 64              /* events, or news, at once */
 #define WAKE UINT64_MAX       /* the event of our own eventfd */
+#define FAILURES 64        /* of accept, one behind the other: whoever waits is not even taken away, so Python rests */
 #define TICK 8000000          /* nanoseconds between two tellings of what may wait */
 #define YOUNG 200000000       /* nanoseconds that a pair made here may live before Python has to know of it */
 
@@ -46,6 +48,7 @@ typedef struct Pump Pump;
 typedef struct Thing Thing;
 typedef struct Told Told;
 typedef struct Dials Dials;
+typedef struct Tickets Tickets;
 typedef struct Pair Pair;
 
 /* What a kind of thing does; the lock is held. */
@@ -96,7 +99,7 @@ struct Pair {
     uint64_t number;         /* of its data socket */
     int64_t came, opened, ended; /* nanoseconds, as now() says; 0: not */
     struct sockaddr_storage name; /* of who connected */
-    char *said;              /* what was read of one side and said to the other before it opened */
+    char *said;              /* what was read of one side and said to the other, until it opens */
     size_t said_size;
     char *heard;             /* what came of the answer, if that is not for us to judge */
     size_t heard_size;
@@ -114,7 +117,7 @@ struct Pump {
     PyObject_HEAD
     pthread_mutex_t queue, lock;
     pthread_t thread;
-    bool running;
+    pid_t runs_in; /* the process with the thread; 0: there is none */
     atomic_bool stopping;
     int epoll, told_fd, wake_fd;
     Slot *slots;         /* given and freed by Python's thread alone, so that it finds things without the lock */
@@ -131,6 +134,7 @@ struct Pump {
     size_t calm;         /* readings of bulk that are to stay small */
     char *buffer;
     Dials *dials; /* NULL: nobody has set their limits */
+    Tickets *tickets; /* NULL: there never was a gate */
 };
 
 struct Told { /* one row for Python */
@@ -199,7 +203,13 @@ bool dials_tick(Pump *pump);
 void dials_free(Pump *pump);
 extern PyMethodDef dial_methods[];
 
+/* _pump_gates.c */
+void tickets_free(Pump *pump);
+extern PyMethodDef gate_methods[];
+
 /* _pump_doors.c */
+bool stock_takes(Pump *pump, uint64_t stock, int fd, uint64_t number, int64_t time, bool *was_dry);
+bool only_this_failed(int error);
 void look_at_doors(Pump *pump);
 bool doors_wait(const Pump *pump);
 extern PyMethodDef door_methods[];

@@ -79,11 +79,21 @@ static Dial *first_of(Dials *dials, int ring)
     return in_none(&dials->rings[ring]) ? NULL : DIAL_OF(dials->rings[ring].behind);
 }
 
+/* Into a ring; where there are deadlines, behind those that are due before it: limits change. */
+static void enter(Dials *dials, Dial *dial, int ring)
+{
+    Link *head = &dials->rings[ring], *behind = head;
+    dials->in[dial->ring = ring]++;
+    while (ring != PARKED && ring < OPEN && behind->before != head && DIAL_OF(behind->before)->due > dial->due)
+        behind = behind->before;
+    append(behind, &dial->link);
+}
+
 static void become(Dials *dials, Dial *dial, int ring)
 {
     dials->in[dial->ring]--;
-    dials->in[dial->ring = ring]++;
-    append(&dials->rings[ring], &dial->link);
+    leave(&dial->link);
+    enter(dials, dial, ring);
 }
 
 static void in_no_ring(Dials *dials, Dial *dial)
@@ -471,7 +481,7 @@ static bool read_goal(Goal *goal, PyObject *row)
 }
 
 PyDoc_STRVAR(allow_doc, "allow_goals([(id, frame of CONNECT, (address, port, scope, within)), ...])\n\n"
-    "What may be dialled from now on, and nothing else.");
+    "What may be dialled from now on, and nothing else; nothing, if that fails.");
 
 static PyObject *pump_allow(PyObject *self, PyObject *goals)
 {
@@ -480,20 +490,18 @@ static PyObject *pump_allow(PyObject *self, PyObject *goals)
     if (count < 0)
         return NULL;
     Goal *fresh = calloc((size_t)count + 1, sizeof *fresh);
-    if (fresh == NULL)
-        return PyErr_NoMemory();
-    for (Py_ssize_t number = 0; number < count; number++)
-        if (!read_goal(&fresh[number], PyList_GetItem(goals, number))) {
-            free(fresh);
-            return NULL;
-        }
+    bool good = fresh != NULL;
+    for (Py_ssize_t number = 0; good && number < count; number++)
+        good = read_goal(&fresh[number], PyList_GetItem(goals, number));
     take_lock(pump);
     Goal *before = pump->dials->goals;
     pump->dials->goals = fresh;
-    pump->dials->size = (size_t)count;
+    pump->dials->size = good ? (size_t)count : 0; /* what was allowed before is not, whatever this is */
     release(pump);
     free(before);
-    Py_RETURN_NONE;
+    if (good)
+        Py_RETURN_NONE;
+    return PyErr_Occurred() ? NULL : PyErr_NoMemory();
 }
 
 static bool add_ticket(Pump *pump, uint32_t owner, const Place *to, const char *ticket, int64_t due)
@@ -518,13 +526,13 @@ static bool add_ticket(Pump *pump, uint32_t owner, const Place *to, const char *
         free(dial);
         return false;
     }
-    dials->in[WAITING]++;
-    append(&dials->rings[WAITING], &dial->link);
+    enter(dials, dial, WAITING);
     return true;
 }
 
-PyDoc_STRVAR(bring_doc, "bring(owner, (address, port, scope, within), tickets, seconds)\n\n"
-    "Bring a data socket for each ticket of 16 bytes that is begun within so many seconds.");
+PyDoc_STRVAR(bring_doc, "bring(owner, (address, port, scope, within), tickets, seconds) -> int\n\n"
+    "Bring a data socket for each ticket of 16 bytes that is begun within so many seconds; for how many: there is\n"
+    "no memory for those behind.");
 
 static PyObject *pump_bring(PyObject *self, PyObject *args)
 {
@@ -532,24 +540,21 @@ static PyObject *pump_bring(PyObject *self, PyObject *args)
     unsigned owner, scope;
     const char *host, *tickets;
     int port, within;
-    Py_ssize_t size;
+    Py_ssize_t size, count = 0;
     double until;
     Place place;
     if (!PyArg_ParseTuple(args, "I(siIp)y#d:bring", &owner, &host, &port, &scope, &within, &tickets, &size, &until) ||
         !has_dials(pump) || !read_place(&place, host, port, scope, within))
         return NULL;
-    bool good = true;
     Py_BEGIN_ALLOW_THREADS
     acquire(pump);
     int64_t due = now() + (int64_t)(until * SECOND);
-    for (Py_ssize_t at = 0; good && at + TICKET <= size; at += TICKET)
-        good = add_ticket(pump, owner, &place, tickets + at, due);
+    while ((count + 1) * TICKET <= size && add_ticket(pump, owner, &place, tickets + count * TICKET, due))
+        count++;
     release(pump);
     wake(pump);
     Py_END_ALLOW_THREADS
-    if (!good)
-        return PyErr_NoMemory();
-    Py_RETURN_NONE;
+    return PyLong_FromSsize_t(count);
 }
 
 PyDoc_STRVAR(dial_counts_doc, "dial_counts() -> all, used\n\nHow many there are, and those that have been asked for a goal, at least.");

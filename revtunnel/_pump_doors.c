@@ -54,7 +54,7 @@ typedef struct {
     bool origins, stands; /* stands: nobody is accepted at present */
     bool vain;            /* those that Python has were waited for, and stay */
     int64_t ended_wait, dry_since;
-    uint32_t made, most, outside, burst, unserved;
+    uint32_t made, most, outside, burst, unserved, failures;
     uint64_t came;
     Link live, dry;
 } Door;
@@ -124,10 +124,22 @@ static void spare_told(Pump *pump, Thing *thing, Told *told)
 
 /* -- from asked to open */
 
+static ssize_t read_some(int fd, char *place, size_t room)
+{
+    ssize_t size;
+    do
+        size = recv(fd, place, room, MSG_DONTWAIT);
+    while (size < 0 && errno == EINTR);
+    return size;
+}
+
 static void open_pair(Pump *pump, Pair *pair, const char *rest, size_t size)
 {
     pair->opened = now();
     pair->thing.kind = &joined;
+    free(pair->said); /* nobody asks for it any more, and the pair may live for long */
+    pair->said = NULL;
+    pair->said_size = 0;
     if (size)
         push(pump, pair, 0, rest, size);
     take_turn(pump, pair);
@@ -136,9 +148,9 @@ static void open_pair(Pump *pump, Pair *pair, const char *rest, size_t size)
 static void hear(Pump *pump, Pair *pair)
 {
     Side *far = &pair->side[1];
-    ssize_t size = recv(far->fd, pump->buffer, pair->first, MSG_DONTWAIT);
-    if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
-        far->readable = errno == EINTR;
+    ssize_t size = read_some(far->fd, pump->buffer, pair->first);
+    if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        far->readable = false;
     } else if (size <= 0) {
         give(pump, pair, 1, size < 0 ? errno : 0);
     } else if (size >= 4 && memcmp(pump->buffer, ANSWER, 4) == 0) {
@@ -175,14 +187,14 @@ static void hear_client(Pump *pump, Pair *pair)
     Side *near = &pair->side[0], *far = &pair->side[1];
     if (!near->readable || near->ending || far->held != NULL || pair->said_size >= RECORD)
         return;
-    ssize_t size = recv(near->fd, pump->buffer, RECORD, MSG_DONTWAIT);
+    ssize_t size = read_some(near->fd, pump->buffer, RECORD);
     if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         near->readable = false;
-    } else if (size < 0 && errno != EINTR) {
+    } else if (size < 0) {
         give(pump, pair, 0, errno);
     } else if (size == 0) {
         near->ending = true; /* it is read once more when it is open */
-    } else if (size > 0) {
+    } else {
         if (size < RECORD && !near->over && !near->urgent)
             near->readable = false;
         if (!keep(&pair->said, &pair->said_size, pump->buffer, (size_t)size))
@@ -339,9 +351,9 @@ static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage 
     int error = EAGAIN;
     bool serves = may_have_one(pump, door);
     if (serves) {
-        size = recv(fd, place, RECORD, MSG_DONTWAIT);
+        size = read_some(fd, place, RECORD);
         error = size < 0 ? errno : 0;
-        serves = size > 0 || error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+        serves = size > 0 || error == EAGAIN || error == EWOULDBLOCK;
     }
     Pair *pair = serves ? draw(pump, stock) : room;
     begin_side(&pair->side[0], fd, 0, 0, stock->first);
@@ -362,9 +374,9 @@ static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage 
     stock->used++;
     tell_later(pump, &stock->thing, 0);
     pump->tell = pump->tell || stock->count * 2 <= stock->full;
-    pair->thing.kind = &held_back;
-    if ((size > 0 && !keep(&pair->said, &pair->said_size, place, (size_t)size)) ||
-        watch(pump, &pair->thing, 0, fd, CHANGES) < 0)
+    bool kept = size <= 0 || keep(&pair->said, &pair->said_size, place, (size_t)size);
+    pair->thing.kind = kept ? &held_back : &opening; /* nobody can ask for it without these bytes: it is cut */
+    if (!kept || watch(pump, &pair->thing, 0, fd, CHANGES) < 0)
         give(pump, pair, 0, ENOMEM);
     else if (door->ended_wait && must_wait(door, pair))
         append(&pump->held_back, &pair->held);
@@ -372,7 +384,8 @@ static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage 
         ask(pump, door, pair);
 }
 
-static bool only_this_failed(int error)
+/* Of an error of accept4: whether it is of one connection, and not of the listening socket or the process. */
+bool only_this_failed(int error)
 {
     return error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM && error != EBADF &&
            error != EFAULT && error != EINVAL && error != ENOTSOCK;
@@ -415,6 +428,7 @@ static void door_turn(Pump *pump, Thing *thing)
         Pair *room = new_pair(&unserved, 0, 0, 0, 0);
         int fd = room == NULL ? -1 : accept4(door->fd, (struct sockaddr *)&name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            door->failures = 0;
             serve(pump, door, fd, &name, room);
             continue;
         }
@@ -423,9 +437,10 @@ static void door_turn(Pump *pump, Thing *thing)
             free_pair(&room->thing);
         if (error == EAGAIN || error == EWOULDBLOCK) {
             door->burst = 1;
+            door->failures = 0;
             return;
         }
-        if (!only_this_failed(error)) {
+        if (!only_this_failed(error) || ++door->failures == FAILURES) {
             door->error = error;
             stand(pump, door, true);
             tell(pump, thing, FAILED);
@@ -565,7 +580,7 @@ static PyObject *pump_stock(PyObject *self, PyObject *args)
         return NULL;
     Stock *stock = calloc(1, sizeof *stock);
     if (stock == NULL)
-        return PyErr_NoMemory();
+        return failed(ENOMEM);
     begin_thing(&stock->thing, &stock_kind);
     ring(&stock->spare);
     stock->first = (size_t)first, stock->most = (size_t)most;
@@ -576,7 +591,7 @@ static PyObject *pump_stock(PyObject *self, PyObject *args)
     if (placed)
         return PyLong_FromUnsignedLongLong(stock->thing.handle);
     free(stock);
-    return PyErr_NoMemory();
+    return failed(ENOMEM);
 }
 
 PyDoc_STRVAR(put_doc, "put(stock, [(fd, number), ...]) -> int\n\nHave data sockets wait there; how many do: their\n"
@@ -603,6 +618,16 @@ static bool put_one(Pump *pump, Stock *stock, int fd, uint64_t number, int64_t t
     stock->full = stock->full < stock->count ? stock->count : stock->full;
     stock->filled = time;
     return true;
+}
+
+/* The same for a stock by its handle; ``was_dry``: nothing waited there. */
+bool stock_takes(Pump *pump, uint64_t stock, int fd, uint64_t number, int64_t time, bool *was_dry)
+{
+    Thing *thing = find(pump, stock);
+    if (thing == NULL || thing->kind != &stock_kind)
+        return false;
+    *was_dry = ((Stock *)thing)->count == 0;
+    return put_one(pump, (Stock *)thing, fd, number, time);
 }
 
 static PyObject *pump_put(PyObject *self, PyObject *args)

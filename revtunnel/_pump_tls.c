@@ -5,9 +5,9 @@ a FIN without one is a cut, and the directions end independently. Handshakes are
 on the socket itself, belongs to the pair while that is here, and is nobody else's meanwhile. Nothing is linked:
 Python says where the functions are (sockets/tls_records.py), once.
 
-A reading takes whole records while there is room for one, so that nothing decrypted stays in the engine; what it
-finds behind good bytes is kept for the next. What a write was refused is repeated with the same bytes first. The
-thread has its own queue of errors, emptied before each call that may read from it.
+A reading takes whole records while there is room for one, so that nothing decrypted stays in the engine, and
+RECORDS at most; what it finds behind good bytes is kept for the next. What a write was refused is repeated with
+the same bytes first. The thread has its own queue of errors, emptied before each call that may read from it.
 
 What went wrong is an errno, HUNG_UP, or OpenSSL's own number, which is greater than any errno.
 
@@ -20,6 +20,7 @@ Source: sockets/ends.py, sockets/tls_records.py; OpenSSL's SSL_read(3), SSL_writ
 
 enum { SSL_FAULT = 1, WANTS_READ = 2, WANTS_WRITE = 3, SYSTEM_FAULT = 5, ENDED = 6 }; /* of SSL_get_error(3) */
 enum { SENT_SHUTDOWN = 1 };
+#define RECORDS (LARGEST / RECORD) /* of one reading: small ones take time without filling it */
 #define HUNG_UP (-1) /* a FIN without close_notify, as in tls_records.py */
 #define SYSTEM_FLAG (1ul << 31) /* of an error number: the rest is an errno */
 #define REASON 0x7FFFFFul       /* the bits of its reason */
@@ -35,10 +36,10 @@ static struct {
     unsigned long hung_up; /* the reason that is a FIN without close_notify */
 } engine;
 
-/* Why the engine did nothing; what is a fault has a number in ``fault``. */
+/* Why the engine did nothing; what is a fault has a number in ``fault``. It is said once, also behind a reading. */
 static int stopped(Side *side, int result, int system, int *fault)
 {
-    int why = engine.get_error(side->ssl, result);
+    int why = engine.get_error(side->ssl, result), known = side->fault;
     *fault = 0;
     if (why == WANTS_READ || why == WANTS_WRITE || why == ENDED)
         return why;
@@ -46,15 +47,17 @@ static int stopped(Side *side, int result, int system, int *fault)
     if (number & SYSTEM_FLAG)
         *fault = (int)(number & ~SYSTEM_FLAG);
     else if (number == 0 || (number & REASON) == engine.hung_up)
-        *fault = why == SYSTEM_FAULT && system ? system : HUNG_UP;
+        *fault = why == SYSTEM_FAULT && system ? system : known ? known : HUNG_UP;
     else
         *fault = (int)number;
+    engine.clear_errors(); /* what it adds to that */
     return SSL_FAULT;
 }
 
 ssize_t tls_read(Side *side, char *data, size_t room)
 {
     size_t got = 0;
+    int records = RECORDS;
     if (side->fault) {
         errno = side->fault;
         return -1;
@@ -81,7 +84,7 @@ ssize_t tls_read(Side *side, char *data, size_t room)
             errno = side->fault;
             return got ? (ssize_t)got : -1;
         }
-    } while (room - got >= RECORD);
+    } while (room - got >= RECORD && --records);
     return (ssize_t)got;
 }
 
@@ -160,6 +163,8 @@ static PyObject *pump_use_tls(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "(KKKKKKK)k:use_tls", &at[0], &at[1], &at[2], &at[3], &at[4], &at[5], &at[6],
                           &reason))
         return NULL;
+    if (engine.read != NULL) /* of this process: another pump's thread may be at work by it */
+        Py_RETURN_NONE;
     *(void **)&engine.read = (void *)(uintptr_t)at[0];
     *(void **)&engine.write = (void *)(uintptr_t)at[1];
     *(void **)&engine.shutdown = (void *)(uintptr_t)at[2];

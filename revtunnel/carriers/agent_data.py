@@ -324,11 +324,11 @@ class AgentData:
         if len(tickets) > room:
             self._say_missing(link, f"{most} data sockets are the limit here")
         tickets = tickets[: max(0, room)]
-        if tickets and self._dials is not None and self._dials.bring(link, tickets):
+        left = self._dials.bring(link, tickets) if tickets and self._dials is not None else tickets
+        if len(left) < len(tickets):
             self._look_later()
-            return
         until = self.now() + self.limits.data_ticket
-        self._tickets.extend(_TicketOfLink(link, ticket, until) for ticket in tickets)
+        self._tickets.extend(_TicketOfLink(link, ticket, until) for ticket in left)
         self._next()
 
     def recall(self, link: WantingLink, number: int) -> bool:

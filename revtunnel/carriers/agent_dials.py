@@ -119,21 +119,21 @@ class AgentDials:
 
     # -- tickets
 
-    def bring(self, link: Any, tickets: list[bytes]) -> bool:
-        """Bring a socket for each ticket; False: this link needs more than a connect."""
+    def bring(self, link: Any, tickets: list[bytes]) -> list[bytes]:
+        """Bring a socket for each ticket; those that are left: for want of memory, or of a direct way."""
         owner = self._owner_of(link)
         if owner is None:
-            return False
+            return tickets
         where = _where(owner.host, owner.port)
         try:
             self._plane.begin()
         except OSError:  # no thread: as well in Python
             where = None
         if where is None:
-            return False
-        owner.left += len(tickets)
-        self._pump.bring(owner.number, where, b"".join(tickets), self._limits.data_ticket)
-        return True
+            return tickets
+        brought = self._pump.bring(owner.number, where, b"".join(tickets), self._limits.data_ticket)
+        owner.left += brought
+        return tickets[brought:]
 
     def _owner_of(self, link: Any) -> _Owner | None:
         direct = self._direct(link)

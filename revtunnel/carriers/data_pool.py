@@ -43,8 +43,11 @@ class DataHub(Typing):
     def issue(self, pool: "DataPool", count: int) -> list[bytes]:
         """New tickets for a pool."""
 
-    def withdraw(self, pool: "DataPool", tickets: list[bytes]) -> None:
-        """Tickets that are good no more."""
+    def withdraw(self, pool: "DataPool", tickets: list[bytes]) -> list[bytes]:
+        """Tickets that are good no more: those of them that nobody has used."""
+
+    def unlent(self, pool: "DataPool", tickets: list[bytes]) -> None:
+        """Its sockets do not wait in the data plane any more; it has these tickets out."""
 
     def busy(self, pool: "DataPool") -> None:
         """Look at this pool from now on."""
@@ -217,6 +220,18 @@ class DataPool:
         else:
             self.spare.put(end, number)
 
+    def let_in(self, tickets: list[bytes]) -> None:
+        """The agent brought sockets, which wait in the data plane; clients that wait here get theirs."""
+        now = self.now()
+        for ticket in tickets:
+            self.core.came(now, now - self._tickets.pop(ticket))
+        for waiting in [*self._waiting.values()]:
+            socket = self.spare.draw() if waiting.client.is_here() else None
+            if socket is not None and waiting.client in self._waiting:
+                self._no_more(waiting.client)
+                self._start(waiting.client, socket, waiting.tries)
+        self.refill()
+
     def unwatched(self, end: End, number: int) -> DataSocket:
         """A data socket."""
         return DataSocket(self.reactor, end, self, number, self.now())
@@ -228,6 +243,10 @@ class DataPool:
         return socket
 
     # -- those that the data plane has (stock.py, doors.py)
+
+    def unlent(self) -> None:
+        """None is to wait there any more."""
+        self._hub.unlent(self, [*self._tickets])
 
     def used(self, count: int) -> None:
         """So many were given to clients there."""
@@ -293,21 +312,6 @@ class DataPool:
     # -- time and ends
 
     @property
-    def says_origins(self) -> bool:
-        """As the link does."""
-        return self.link.says_origins
-
-    @property
-    def says_sessions(self) -> bool:
-        """Whether the agent is told which remote session a client is of."""
-        return self.link.says_sessions
-
-    @property
-    def takes_early(self) -> bool:
-        """Whether bytes may stand behind CONNECT."""
-        return self.link.takes_early
-
-    @property
     def patience(self) -> float:
         """Seconds that a CONNECT may stay unacknowledged."""
         return max(self._hub.limits.answer, 4 * (self.link.round_trip or 0.0))
@@ -360,7 +364,8 @@ class DataPool:
                 client.refuse("device-absent")
 
     def _withdraw(self, tickets: list[bytes]) -> None:
-        for ticket in tickets:
+        """Those that were used, which is about to be told, stay."""
+        gone = self._hub.withdraw(self, tickets)
+        for ticket in gone:
             del self._tickets[ticket]
-        self._hub.withdraw(self, tickets)
-        self.core.expired(len(tickets))
+        self.core.expired(len(gone))

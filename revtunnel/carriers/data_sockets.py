@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 from revtunnel.carriers.data_pool import LOOK, DataLink, DataPool
 from revtunnel.carriers.data_stream import DataStream
 from revtunnel.carriers.framed_end import DEAD
+from revtunnel.carriers.gates import Gates
 from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import DataLimits, RelayLimits
@@ -50,6 +51,7 @@ class DataSockets:
         self.sockets = 0  # attached, waiting or in use
         self._descriptors_left = descriptors_left
         self._tickets: Tickets[DataPool] = Tickets(random_bytes)
+        self.gates = Gates(reactor, self._let_in)  # where the data plane does that
         self._expected: Counter[str] = Counter()  # by address
         self.numbering = Numbering()
         self.on_expected: Callable[[str, int], None] = lambda source, change: None  # as ``expect`` says
@@ -104,9 +106,11 @@ class DataSockets:
 
     def redeem(self, ticket: bytes) -> DataPool | None:
         """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""
-        pool = self._tickets.redeem(ticket, self.now())
-        if pool is not None:
-            self._came(pool)
+        pool = self.holder(ticket)  # a late one stays until its pool withdraws it
+        if pool is None or not self.gates.unexpect([ticket]):  # or it was used there
+            return None
+        self._tickets.redeem(ticket, self.now())
+        self._came(pool)
         return pool
 
     def attached(self, pool: DataPool, ticket: bytes, end: End) -> None:
@@ -114,6 +118,19 @@ class DataSockets:
         self.sockets += 1
         self._spare[pool] = None
         pool.attached(ticket, end)
+
+    def _let_in(self, tickets: list[bytes]) -> None:
+        """The data plane did, and they wait there; those of one pool are looked at once."""
+        pools: dict[DataPool, list[bytes]] = {}
+        for ticket in tickets:
+            pool = self._tickets.used(ticket)
+            if pool is not None:
+                pools.setdefault(pool, []).append(ticket)
+        for pool, used in pools.items():
+            self.expect(pool.link.source, -len(used))
+            self.sockets += len(used)
+            self._spare[pool] = None
+            pool.let_in(used)
 
     def give_way(self) -> bool:
         """Close one socket that waits, for somebody who needs a descriptor now; False: none waits."""
@@ -133,12 +150,19 @@ class DataSockets:
     def issue(self, pool: DataPool, count: int) -> list[bytes]:
         until = self.now() + self.limits.ticket
         self.expect(pool.link.source, count)
-        return [self._tickets.issue(pool, self.numbering.take(), until) for _ in range(count)]
+        tickets = [self._tickets.issue(pool, self.numbering.take(), until) for _ in range(count)]
+        self.gates.expect(pool, tickets, self.limits.ticket)
+        return tickets
 
-    def withdraw(self, pool: DataPool, tickets: list[bytes]) -> None:
-        for ticket in tickets:
+    def withdraw(self, pool: DataPool, tickets: list[bytes]) -> list[bytes]:
+        gone = self.gates.unexpect(tickets)
+        for ticket in gone:
             if self._tickets.withdraw(ticket):
                 self._came(pool)
+        return gone
+
+    def unlent(self, pool: DataPool, tickets: list[bytes]) -> None:
+        self.gates.leave(pool, tickets)
 
     def busy(self, pool: DataPool) -> None:
         self._busy.add(pool)

@@ -40,19 +40,8 @@ __all__ = ["RECALL", "DataSocket", "DataStream", "StreamPool"]
 RECALL = 30.0  # seconds that an agent has to say what has become of a client's first bytes
 
 
-class StreamPool(Typing):
-    """What a socket and a stream need of their pool (data_pool.py)."""
-
-    reactor: Any
-    report: Report
-    relay_limits: RelayLimits
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-
-    @property
-    def patience(self) -> float:
-        """Seconds that a CONNECT may stay unacknowledged."""
+class StreamLink(Typing):
+    """What a stream needs of its pool's link."""
 
     @property
     def says_origins(self) -> bool:
@@ -65,6 +54,25 @@ class StreamPool(Typing):
     @property
     def takes_early(self) -> bool:
         """Whether bytes may stand behind CONNECT."""
+
+
+class StreamPool(Typing):
+    """What a socket and a stream need of their pool (data_pool.py)."""
+
+    reactor: Any
+    report: Report
+    relay_limits: RelayLimits
+
+    @property
+    def link(self) -> StreamLink:
+        """Whose it is."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a CONNECT may stay unacknowledged."""
 
     def lost(self, socket: "DataSocket", detail: str) -> None:
         """A waiting socket died."""
@@ -166,15 +174,15 @@ class DataStream:
         self._asked_at = now
         self._socket.ask(self)
         self.client.on_lost = self.client_left
-        origin = self.client.origin if self._pool.says_origins else None
+        origin = self.client.origin if self._pool.link.says_origins else None
         asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
-        if self.client.session and self._pool.says_sessions:
+        if self.client.session and self._pool.link.says_sessions:
             asks = encode_frame(Command.WITHIN, 0, bytes.fromhex(self.client.session)) + asks
         if self.client.after is not None:
             asks += encode_frame(Command.AFTER, 0, encode_after(self.client.after))
         asks += encode_frame(Command.CONNECT, 0, encode_connect(self.client.target))
         try:
-            if self._pool.takes_early and self.client.speaks_first:
+            if self._pool.link.takes_early and self.client.speaks_first:
                 self.client.watch(self)
                 self.client.read_early()
         except OSError:

@@ -81,7 +81,7 @@ class Door:
         if descriptor < 0:
             raise OSError(errno.EBUSY, "somebody else has it")
         try:
-            told = stock, descriptor, connect, pool.says_origins, ended_wait, *allowed[:2]
+            told = stock, descriptor, connect, pool.link.says_origins, ended_wait, *allowed[:2]
             self.handle = plane.lend(lambda pump: pump.door(*told), self)
         except OSError:
             port.take_back_here()

@@ -50,6 +50,9 @@ class SparePool(Typing):
     def refill(self) -> None:
         """Others have come."""
 
+    def unlent(self) -> None:
+        """None of its sockets is to come to the plane by itself any more."""
+
     def socket(self, end: End, number: int) -> DataSocket:
         """A data socket, which is watched from now on."""
 
@@ -121,6 +124,8 @@ class Spare:
         for door in [*self.doors]:
             door.close()
         self._go()
+        if self._stock is not None:
+            self._pool.unlent()
         stock, self._stock = self._stock, None
         if stock is not None:
             while (drawn := stock.draw()) is not None:

@@ -85,6 +85,11 @@ class Tickets(Generic[Holder]):
         self._out.pop(ticket, None)
         return holder
 
+    def used(self, ticket: bytes) -> Holder | None:
+        """Who it was made for, of one that was in time when somebody else saw it. It is used up now."""
+        found = self._out.pop(ticket, None)
+        return None if found is None else found.holder
+
     def withdraw(self, ticket: bytes) -> bool:
         """Nobody needs it any more; False: it was used already."""
         return self._out.pop(ticket, None) is not None

@@ -53,8 +53,10 @@ class WarmPool:
         self._client_at = now
         return not self.in_doubt
 
-    def expect(self, now: float) -> None:
-        """One came who goes another way, and others may come."""
+    def expect(self, now: float, spare: float) -> None:
+        """One came who may go another way: so many are to wait for others."""
+        self._fade(now)
+        self._burst = max(self._burst, spare)
         self._client_at = now
 
     def came(self, now: float, took: float | None = None) -> None:

@@ -3,7 +3,8 @@
 Rule of this file: a number has one use over all nodes, and a use one number of a pool. Numbers are given by
 the engine, each the next one behind that given last, so that what was given back last is given last. What an
 engine that was emptied hears again carries the number of its last proof of life; the newest one stands, and a
-device that is at a living node is newer than all. Keys and records: redis_scripts.py.
+device that is at a living node is newer than all. A node that is cut off serves its ports as long as they may
+be its own (RedisDirectory.sure): none of them is another's meanwhile. Keys and records: redis_scripts.py.
 
 Source: next/cluster.md section 5; fleet/leases.py, whose rules they are; ours.
 """
@@ -18,7 +19,13 @@ _CLAIMS = (
     + """
 local function claim_of(port)
   local text = redis.call('HGET', P .. 'claims', port)
-  return text and cjson.decode(text)
+  if not text then return end
+  local whole, claim = pcall(cjson.decode, text)
+  if not whole or type(claim) ~= 'table' or #claim < 9 then return end
+  for i = 1, 9 do
+    if type(claim[i]) ~= ((i < 4 or i == 5) and 'string' or 'number') then return end
+  end
+  return claim
 end
 -- all nodes are to look at this port
 local function note(port) redis.call('ZADD', P .. 'claimed', tick(), port) end
@@ -48,8 +55,23 @@ local function give_up(port, claim, at, rest)
     if each ~= port then left[#left + 1] = each end
   end
   put_ports(claim[2], left)
-  put_claim(port, {claim[1], '', '', at, '', 0, 0, rest or claim[8], 0})
+  put_claim(port, {claim[1], '', '', at, '', 0, claim[7], rest or claim[8], 0})
   note(port)
+end
+local cut_off
+-- whether a node that is away, and was not heard after that moment, may take a port for its former use still
+local function believed(since, keep, now)
+  if not cut_off then
+    cut_off = {}
+    for _, name in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
+      local heard = not living(name) and redis.call('HGET', P .. 'heard', name)
+      if heard then cut_off[#cut_off + 1] = cjson.decode(heard)[2] end
+    end
+  end
+  for _, heard in ipairs(cut_off) do
+    if heard <= since and now <= heard + keep then return true end
+  end
+  return false
 end
 -- the claim of a port as it stands at this moment; nil: anybody may have it
 local function standing(port, now)
@@ -61,7 +83,8 @@ local function standing(port, now)
       claim = claim_of(port)
     end
   end
-  if claim and (claim[2] ~= '' or now <= claim[4] + claim[8]) then return claim end
+  if not claim then return end
+  if claim[2] ~= '' or now <= claim[4] + claim[8] or believed(claim[4], claim[7], now) then return claim end
 end
 """
 )
@@ -91,7 +114,7 @@ local function within(port)
   end
   return false
 end
-local count, away = 0, nil
+local count, away, had = 0, nil, nil
 for _, port in ipairs(ports_of(serial)) do
   local claim = standing(port, now)
   if claim and claim[1] == pool and claim[3] == offer then
@@ -100,7 +123,7 @@ for _, port in ipairs(ports_of(serial)) do
       put_claim(port, claim)
       return cjson.encode({port, serial, offer, claim[4]})
     end
-    give_up(port, claim, now)
+    if within(port) then had = {port, claim} else give_up(port, claim, now) end
   elseif claim and claim[9] == 0 then
     count = count + 1
     local last = last_of(claim)
@@ -110,8 +133,7 @@ end
 if not again and redis.call('EXISTS', P .. 'young') == 1 then return '"young"' end
 if fixed == 0 and not again and count >= most then
   if not away then return '[0]' end
-  give_up(away[1], away[3], now)
-end
+else away = nil end
 local function may_have(port)
   local claim = standing(port, now)
   if not claim then return true end
@@ -126,7 +148,7 @@ end
 if wanted > 0 then
   local claim = standing(wanted, now)
   local last = claim and claim[2] ~= '' and last_of(claim)
-  if not claim or claim[2] == '' and (fixed == 1 or again) or again and last and last < touched then
+  if not claim or claim[2] == '' and (fixed == 1 or again) or again and last and (here or last < touched) then
     if claim and claim[2] ~= '' then give_up(wanted, claim, now) end
     chosen = wanted
   else try(wanted) end
@@ -146,6 +168,9 @@ else
     end
   end
   if chosen and chosen ~= before then redis.call('SET', P .. 'next:' .. pool, chosen) end
+  if not chosen and away and away[3][8] == 0 and within(away[1]) and not believed(now, away[3][7], now) then
+    chosen = away[1]
+  end
   if not chosen then
     -- of a device that is away longest, and not only just
     local oldest
@@ -153,7 +178,8 @@ else
       for port = range[1], range[2] do
         local claim = claim_of(port)
         local last = claim and claim[2] ~= '' and claim[9] == 0 and last_of(claim)
-        if last and now > last + claim[8] and (not oldest or last < oldest) then
+        if last and now > last + claim[8] and (not oldest or last < oldest)
+            and not believed(now, claim[7], now) then
           oldest, chosen = last, port
         end
       end
@@ -162,6 +188,9 @@ else
   end
 end
 if not chosen then return '[]' end
+-- what it had goes now that it has another one
+if had then give_up(had[1], had[2], now) end
+if away and away[1] ~= chosen then give_up(away[1], away[3], now) end
 local old = claim_of(chosen)
 if old and old[2] ~= '' then give_up(chosen, old, now) end
 local claim = {pool, serial, offer, again and touched or now, '', 0, keep, rest, fixed}
@@ -203,14 +232,14 @@ local now = tick()
 local look = redis.call('HSCAN', P .. 'claims', redis.call('GET', P .. 'sweep') or '0', 'COUNT', 64)
 redis.call('SET', P .. 'sweep', look[1])
 for i = 1, #look[2], 2 do
-  local port = tonumber(look[2][i])
+  local port = look[2][i]
   if not standing(port, now) then redis.call('HDEL', P .. 'claims', port) end
 end
 local from = '(' .. ARGV[3]
 local all = redis.call('ZRANGEBYSCORE', P .. 'claimed', from, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
 local found = {}
 for i = 1, #all, 2 do
-  found[#found + 1] = {tonumber(all[i]), claim_of(all[i]) or false}
+  found[#found + 1] = {tonumber(all[i]) or 0, claim_of(all[i]) or false}
 end
 return cjson.encode({all[#all] or ARGV[3], found})
 """

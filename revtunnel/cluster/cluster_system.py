@@ -290,6 +290,7 @@ class Cluster:
         trip = link.round_trip if link is not None else None
         busy = {name: told.get(name) for name in ("load", "engine_trip")}
         seen = {"node": node.name, "here": here, "linked": here or link is not None}
+        seen["secret"] = _secret(node.seal, self.directory.me.seal)
         return NODES.row(node, **seen, **busy, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
 
     def drain_node(self, node: str) -> "Deferred[Any]":
@@ -429,10 +430,14 @@ def merged(pages: Sequence[Page], limit: int) -> Page:
     return rows[:limit], (rows[:limit][-1]["serial"] if rows else min(ends)) if more else None
 
 
+def _secret(seal: str, mine: str) -> str:
+    return seal if seal in ("", "none") else "same" if seal == mine else "other"
+
+
 def _nothing(failure: Failure) -> None:
     """It is asked again soon."""
 
 
 def _standing(row: Row) -> tuple[bool, bool, str]:
     """A device that is here, then one that was, then one that is known; of those the last."""
-    return bool(row["online"]), bool(row["links_total"]), row["since"] or ""
+    return bool(row.get("online")), bool(row.get("links_total")), str(row.get("since") or "")

@@ -165,6 +165,6 @@ def _read(asked: str) -> ConsentRequest:
     try:
         session, user, services, address = json.loads(asked)
         found: Any = decode_session(encode_asked(ConsentRequest(session, user, tuple(services), address)))
-    except (ValueError, TypeError, AttributeError, RemoteError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, RemoteError) as error:
         raise Invalid(f"asked: {error}") from None
     return ConsentRequest(*found)

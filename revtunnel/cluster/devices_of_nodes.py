@@ -72,7 +72,8 @@ class DevicesOfNodes:
 
     def page(self, after: str, limit: int) -> "Deferred[list[DeviceElsewhere]]":
         def merged(told: dict[str, Row]) -> list[DeviceElsewhere]:
-            found = [read_device(name, row) for name, answer in told.items() for row in answer["rows"]]
+            rows = [(name, row) for name, answer in told.items() for row in answer["rows"]]
+            found = [each for name, row in rows if (each := _read(name, row, row["serial"])) is not None]
             return nsmallest(limit, found, key=lambda each: each.serial)
 
         asked = self._ask_all(NODE_DEVICES, after=after or None, limit=limit)
@@ -102,9 +103,14 @@ class DevicesOfNodes:
             row = await self._row(serial, asked)
         finally:
             self._asking.discard(asked.session)
-        if row is None or not self._say.told(asked.session, row["asks"], row["yes"], row["why"]):
+        if row is None:
             return
-        if row["yes"] is None:  # its site has not answered yet
+        yes = None if row.get("yes") is None else row["yes"] is True
+        if (
+            self._say.told(asked.session, bool(row.get("asks", True)), yes, str(row.get("why", "")))
+            and yes is None
+        ):
+            # its site has not answered yet
             self._clock.callLater(UNDECIDED, self._ask_again, serial, asked)
 
     def _ask_again(self, serial: str, asked: ConsentRequest) -> None:
@@ -132,7 +138,10 @@ class DevicesOfNodes:
                 continue
             except OperatorError:  # it is slow, or of another version
                 return None
-            self._remember(read_device(place.node, row))
+            device = _read(place.node, row, serial)
+            if device is None:
+                return None
+            self._remember(device)
             return row
         self._known.pop(serial, None)
         return None
@@ -161,6 +170,16 @@ def written_device(device: DeviceElsewhere) -> Row:
     """As a node says it of a device that is there."""
     offers = [(each.name, each.target.host, each.target.port) for each in device.offers]
     return {**device._asdict(), "offers": offers}
+
+
+def _read(node: str, row: Row, serial: str) -> DeviceElsewhere | None:
+    """The same, if it is that one; None: it makes no sense."""
+    try:
+        found = read_device(node, row)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    texts = found.serial, found.system, found.peer, found.refusal, *(each.name for each in found.offers)
+    return found if found.serial == serial and all(isinstance(each, str) for each in texts) else None
 
 
 def read_device(node: str, row: Row) -> DeviceElsewhere:

@@ -24,6 +24,7 @@ from revtunnel.cluster.node_calls import NodeCaller
 from revtunnel.cluster.node_operations import ABOUT, CAME, WHERE
 from revtunnel.cluster.node_records import Node, Place, newer
 from revtunnel.process.admin.operation_form import Row
+from revtunnel.process.admin.refusals import Invalid, OperatorError
 
 __all__ = ["MeshDirectory"]
 
@@ -31,6 +32,7 @@ TIE = 1.0  # seconds
 KNOWN = 65_536  # places that are remembered
 TOGETHER = 64  # links told in one call
 SOON = 0.02  # seconds in which arrivals are put together
+ODD = OperatorError, ValueError, TypeError, LookupError  # no answer of a node, or one that makes no sense
 
 
 class MeshDirectory:
@@ -114,7 +116,8 @@ class MeshDirectory:
     def look(self) -> None:
         """Ask every node what it has; to be called every few seconds."""
         for name, caller in self._callers.items():
-            caller.call(ABOUT).addCallbacks(partial(self._about, name), lambda failure: None)
+            told = caller.call(ABOUT).addCallback(partial(self._about, name))
+            told.addErrback(lambda failure: failure.trap(*ODD))
 
     def came_up(self, name: str) -> None:
         """A node has a link to us: tell it what we have."""
@@ -137,7 +140,7 @@ class MeshDirectory:
     def node_came(self, links: str, by: str) -> Row:
         """Another node has these links: those of ours that are older end, the newer are named."""
         name, now, stay = by.removeprefix("node "), self._clock.seconds(), list[str]()
-        told = json.loads(links)
+        told = _read_ages(links)
         both = [serial for serial in told if serial in self._here]
         for serial in told:
             self._known.pop(serial, None)
@@ -190,7 +193,7 @@ class MeshDirectory:
                 if name not in self._callers:
                     continue
                 told = self._callers[name].call(CAME, links=ages)
-                told.addCallbacks(partial(self._stayed, links), lambda failure: None)
+                told.addCallback(partial(self._stayed, links)).addErrback(lambda failure: failure.trap(*ODD))
 
     def _stayed(self, links: Mapping[str, int], row: Row) -> None:
         """Links there that are newer than ours were."""
@@ -198,6 +201,15 @@ class MeshDirectory:
             if self._here.get(serial, (0,))[0] == links.get(serial):
                 del self._here[serial]
                 self.moved(serial, links[serial])
+
+
+def _read_ages(links: str) -> dict[str, float]:
+    """Seconds by serial. Invalid: that is something else."""
+    try:
+        told = json.loads(links)
+        return {str(serial): float(age) for serial, age in told.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise Invalid("links: JSON of serials and seconds wanted") from None
 
 
 def _failed(failure: Failure) -> Any:

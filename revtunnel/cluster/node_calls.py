@@ -2,8 +2,8 @@
 
 Who is dialled asks, by a channel to ``@calls``; who has dialled answers as its admin socket would, to a
 caller who may do everything, for a node's certificate has said who it is. The rules: a call that is not
-answered within ``PATIENCE`` has failed; one that a node does not know is refused in words, so that nodes of
-two versions talk.
+answered within ``PATIENCE`` has failed, and at once where nothing can be made of its answer; one that a node
+does not know is refused in words, so that nodes of two versions talk.
 
 Source: process/admin/admin_boxes.py; next/cluster.md section 4; ours.
 """
@@ -25,7 +25,7 @@ from revtunnel.process.admin.admin_boxes import packed, read, refusal_of, unpack
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.callers import Caller
 from revtunnel.process.admin.operation_form import ROW, ROWS, CallerRole, Operation, Row
-from revtunnel.process.admin.refusals import Busy
+from revtunnel.process.admin.refusals import Busy, OperatorError
 from revtunnel.streams.channel_transport import ChannelTransport
 
 __all__ = ["NodeAnswers", "NodeCaller", "answers_to", "call_by"]
@@ -124,10 +124,15 @@ class NodeCaller(Protocol):
         operation, answered = self._asked.pop(tag, (None, None))
         if operation is None or answered is None:
             return  # it came too late
-        if b"_answer" in box:
-            answered.callback(_read(operation, box))
-        else:
+        if b"_answer" not in box:
             answered.errback(refusal_of(operation, box))
+            return
+        try:
+            row = _read(operation, box)
+        except (OperatorError, ValueError, TypeError, LookupError, RecursionError) as error:
+            answered.errback(Busy(f"the answer to {operation.name} makes no sense: {str(error)[:80]!a}"))
+        else:
+            answered.callback(row)
 
 
 def call_by(link: PeerServerLink) -> NodeCaller | None:
@@ -145,7 +150,14 @@ def call_by(link: PeerServerLink) -> NodeCaller | None:
 def _read(operation: Operation, box: Mapping[bytes, bytes]) -> Row:
     answer = read(operation.answer, box)
     if operation.answer is ROW:
-        return dict(json.loads(answer["row"]))
+        row = json.loads(answer["row"])
+        if not isinstance(row, dict):
+            raise ValueError("no row")
+        return row
     if operation.answer is ROWS:
-        return {"rows": json.loads(answer["rows"]), "after": answer["after"]}
+        rows = json.loads(answer["rows"])
+        keys = [row[name] for row in rows for name in operation.key]
+        if not isinstance(rows, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("no rows")
+        return {"rows": rows, "after": answer["after"]}
     return answer

@@ -26,6 +26,7 @@ WHERE = Operation(
 CAME = Operation(
     "NodeCame", "node_came", "links that are up at the node that asks, in JSON: serial and age in seconds",
     "Answers with those whose link here is newer, and stays.", (Argument("links"),), ROW, named=True,
+    errors=(Invalid,),
 )  # fmt: skip
 NODE_DEVICE = Operation(
     "NodeDevice", "answers.device", "a device that is at this node, with its offers",
@@ -68,6 +69,8 @@ NODES = Operation(
         Column("address", Kind.TEXT, "where others dial it", "ADDRESS"),
         Column("linked", Kind.YES_NO, "whether clients here reach its devices", "LINKED"),
         Column("round_trip", Kind.TRIP, "of that link; null: not known", "ROUND-TRIP"),
+        Column("secret", Kind.TEXT, "``secret_file``: ``same`` as that of the one that was asked, ``other``, "
+               "``none``; empty: it does not say", "SECRET"),
         Column("version", Kind.TEXT, "of revtunnel", "VERSION"),
     ),
 )  # fmt: skip

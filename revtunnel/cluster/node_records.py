@@ -27,12 +27,22 @@ class Node(NamedTuple):
     clients: int = 0
     version: str = ""
     agents: str = ""  # host:port where agents dial it; "": they are sent to others
+    seal: str = ""  # which secret its records are sealed with; "none"; "": it does not say
 
     @classmethod
     def told(cls, row: Mapping[str, Any]) -> "Node":
-        """As another node says, whose version may have more to say."""
+        """As another node says, whose version may have more to say. ValueError: it makes no sense."""
         known = {name: row[name] for name in cls._fields if name in row}
-        return cls(**{**known, "epoch": int(row["epoch"])})
+        try:
+            node = cls(**{**known, "epoch": int(row["epoch"])})
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"no node: {error}") from None
+        if not NODE_NAME.fullmatch(str(node.name)) or [*map(type, node)] != _TYPES:
+            raise ValueError("no node")
+        return node
+
+
+_TYPES = [str, int, str, str, int, int, str, str, str]  # of its fields
 
 
 class Place(NamedTuple):

@@ -62,7 +62,7 @@ class _ShortByLink(SocketsFirst):
         if not super().prefers_link(client):
             return False
         pool, now = self.pool, self.pool.now()
-        pool.core.expect(now)
+        pool.core.expect(now, AT_ONCE)
         pool.refill()
         return not (pool.core.warm and self._allowed.take(now))
 

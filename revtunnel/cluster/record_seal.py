@@ -5,7 +5,8 @@ see what is in it, or even whose it is: its name is a keyed hash. Who can write 
 was changed last, or show an old record again, which only a node believes that knows no newer one.
 
 A secret is the file's bytes without white space at its ends, 32 at least; two keys are made of it, for names
-and for what they name, each of one cluster only. AES-256-GCM, a random nonce of 96 bits before it.
+and for what they name, and a mark by which nodes see who has another one, each of one cluster only.
+AES-256-GCM, a random nonce of 96 bits before it.
 
 Source: NIST SP 800-38D section 8.2.2; RFC 5869 (HKDF); ours.
 """
@@ -29,6 +30,7 @@ LEAST = 32  # bytes of a secret
 MOST = 4096
 NONCE = 12
 NAME = 32  # bytes of a keyed hash
+MARK = 8  # bytes
 
 
 def read_secret(path: str) -> bytes:
@@ -48,7 +50,9 @@ def read_secret(path: str) -> bytes:
 
 
 class OpenRecords:
-    """Without a secret: everybody can read and write them."""
+    """Without a secret: everybody can read and write them. ``mark``: which secret, for others to see."""
+
+    mark = "none"
 
     def name(self, id: str) -> str:
         """What a record is called in the engine."""
@@ -67,8 +71,9 @@ class SealedRecords(OpenRecords):
     """With one."""
 
     def __init__(self, secret: bytes, cluster: str) -> None:
-        keys = HKDF(SHA256(), 2 * NAME, None, f"revtunnel records of {cluster}".encode()).derive(secret)
-        self._named, self._box = keys[:NAME], AESGCM(keys[NAME:])
+        told = f"revtunnel records of {cluster}".encode()
+        keys = HKDF(SHA256(), 2 * NAME + MARK, None, told).derive(secret)
+        self._named, self._box, self.mark = keys[:NAME], AESGCM(keys[NAME:-MARK]), keys[-MARK:].hex()
 
     def name(self, id: str) -> str:
         return hmac.new(self._named, id.encode(), hashlib.sha256).hexdigest()

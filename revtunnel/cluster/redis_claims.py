@@ -2,7 +2,8 @@
 
 Rule of this file: a number is had when the engine has said so, and never before. What is known here is what
 the engine said last. An engine that was emptied gets back what was known, with the number of its last proof
-of life, before anything is learnt of it; what could not be given back is given back later.
+of life, before anything is learnt of it; what could not be given back is given back later. With each new
+connection, which may lead to a replica that lacks the last moments, all nodes say what their devices have.
 
 Source: next/cluster.md section 5; ours.
 """
@@ -42,6 +43,7 @@ class RedisClaims:
         self._call = call
         self._era = ""
         self._told_era = ""  # whose engine knows all that we knew
+        self._is_replaced = False
         self._seen = "0"
         self._unreleased: list[tuple[Claim, int]] = []
         self._running = self._again = False
@@ -79,6 +81,10 @@ class RedisClaims:
         self._unreleased.append((claim, rest))
         self.look()
 
+    def replaced(self) -> None:
+        """Of what was said last the engine may know nothing."""
+        self._is_replaced = True
+
     def renewed(self, era: str, newest: str) -> None:
         """What a renewal said: since when the engine knows anything, and the number of the last change."""
         self._era = era
@@ -96,8 +102,8 @@ class RedisClaims:
         try:
             while self._again:
                 self._again = False
-                if self._era != self._told_era:
-                    await self._tell_again()
+                if self._era != self._told_era or self._is_replaced:
+                    await self._tell_again(self._era == self._told_era)
                 while self._unreleased:
                     claim, rest = self._unreleased[0]
                     done = await self._call(RELEASE, claim.port, *claim.use, rest)
@@ -110,13 +116,13 @@ class RedisClaims:
         finally:
             self._running = False
 
-    async def _tell_again(self) -> None:
-        """The engine was emptied, or is new to us."""
+    async def _tell_again(self, mine: bool) -> None:
+        """The engine was emptied, or is new to us; ``mine``: what devices have that are here, no more."""
         era, given = self._era, {claim.port for claim, _ in self._unreleased}
         for claim in [*self.known.values()]:
-            if claim.port in given:
-                continue
             here, fixed = int(self.here(claim)), int(claim.fixed)
+            if claim.port in given or mine > here:
+                continue
             asked = claim.pool, *claim.use, claim.port, 0, here, max(1, claim.touched)
             ranges = json.dumps([[claim.port, claim.port]])
             await self._call(CLAIM, *asked, claim.keep, claim.rest, 0, fixed, ranges)
@@ -126,7 +132,7 @@ class RedisClaims:
             seen |= {port for port, claim in rows.items() if claim is not None}
             self._take(rows)
         self._take({port: None for port in [*self.known] if port not in seen})
-        self._seen, self._told_era = number, era
+        self._seen, self._told_era, self._is_replaced = number, era, False
         self.listed()
 
     async def _learn(self) -> None:
@@ -137,7 +143,7 @@ class RedisClaims:
     async def _page(self, number: str) -> tuple[str, dict[int, Claim | None]] | None:
         """Changes behind that number; None: there are none."""
         last, found = await self._call(CLAIMED, number, PAGE)
-        return (last, {port: _claim(port, row) for port, row in found}) if found else None
+        return (last, {port: _claim(port, row) for port, row in found if port}) if found else None
 
     def _take(self, rows: dict[int, Claim | None]) -> None:
         for port, claim in rows.items():

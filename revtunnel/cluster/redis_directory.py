@@ -17,7 +17,7 @@ import revtunnel
 from revtunnel.cluster.cluster_settings import MOST_NODES
 from revtunnel.cluster.directory import PATIENCE, DirectoryAway
 from revtunnel.cluster.node_lease import DOUBT, LENGTH, RENEWED, NodeLease, Standing
-from revtunnel.cluster.node_records import Node, Place
+from revtunnel.cluster.node_records import NODE_NAME, Node, Place
 from revtunnel.cluster.own_links import OwnLink
 from revtunnel.cluster.redis_claims import RedisClaims
 from revtunnel.cluster.redis_engine import EngineWay, RedisEngine
@@ -30,7 +30,6 @@ __all__ = ["RedisDirectory"]
 log = Logger(namespace="revtunnel")
 
 STARTING = 3 * PATIENCE  # seconds that a start waits: for a connection, a PING and the first lease
-FIELDS = len(Node._fields) - 1  # of a record, whose key has the name
 _NO = {  # what scripts say instead of an answer
     "usurped": "another process has this node's name",
     "lost": "the engine was emptied, and is told everything again",
@@ -65,7 +64,7 @@ class RedisDirectory:
         self._reactor = reactor
         self._prefix = f"rt:{cluster}:"
         self._engine = RedisEngine(reactor, way, (f"{self._prefix}to:{name}", f"{self._prefix}all"))
-        self._engine.up = self._renew
+        self._engine.up = self._up
         self._engine.down = self._not_yet
         self._engine.heard = self._heard
         self._engine.missed = self._missed
@@ -76,6 +75,7 @@ class RedisDirectory:
         self.claims = RedisClaims(self._claiming)
         # what each renewal says of revocations
         self.shared: Callable[[str, str], None] = lambda number, era: None
+        self.replaced: Callable[[], None] = lambda: None  # the engine may lack what it had
         self.renewed: Callable[[], None] = lambda: None
         self.told: Callable[[str, str], None] = lambda name, value: None  # what another node published
         self.trip: float | None = None
@@ -102,7 +102,7 @@ class RedisDirectory:
         elif told == "lost":
             self._renew()
         if isinstance(told, str):
-            raise DirectoryAway(_NO[told])
+            raise DirectoryAway(_NO.get(told, told[:80]))
         return told
 
     # -- life
@@ -142,6 +142,12 @@ class RedisDirectory:
         if changed and self.me.epoch:
             self._renew()
 
+    def _up(self) -> None:
+        """There is a connection again; it may lead to a replica that had not heard of all."""
+        self.claims.replaced()
+        self.replaced()
+        self._renew()
+
     def _renew(self) -> None:
         """Now, if none is under way; the next one in a while."""
         if self._renewing or self._stopped or self._lease.left:
@@ -161,6 +167,8 @@ class RedisDirectory:
         said = floor, round(length * 1000), MOST_NODES
         try:
             told = await self.call(RENEW, *said, *me[2:])
+            if not _is_granted(told):
+                raise DirectoryAway("what the engine says of our lease makes no sense")
             self._fault, self.trip = None, self._now() - asked
             if not self._stopped:
                 self._granted(asked, *told)
@@ -174,9 +182,7 @@ class RedisDirectory:
     def _granted(self, asked: float, epoch: int, kept: bool, nodes: list[Any], *rest: Any) -> None:
         lapsed = self._lease.granted(asked, self._now(), epoch, kept)
         self.me = self.me._replace(epoch=epoch)
-        # a node of another version may have written more
-        rows = {name: row[:FIELDS] if row else (0, "", "away") for name, row in nodes}
-        self._nodes = {name: Node(name, *row) for name, row in rows.items()}
+        self._nodes = {name: _node(name, row) for name, row in nodes if NODE_NAME.fullmatch(name)}
         self._nodes[self.me.name] = self.me
         number, era, newest = rest
         self._teller.renewed()
@@ -252,3 +258,19 @@ class RedisDirectory:
         if not self._lease.may_claim(self._now()):
             raise DirectoryAway(self.problem or "no lease")
         return await self.call(script, *args)
+
+
+def _node(name: str, row: Any) -> Node:
+    """As it wrote of itself, or somebody else; one of another version may have written more, or less."""
+    away = Node(name, 0, state="away")
+    try:
+        return Node.told({"name": name, **dict(zip(Node._fields[1:], row, strict=False))}) if row else away
+    except (ValueError, TypeError):
+        return away
+
+
+def _is_granted(told: Any) -> bool:
+    """Whether it has the form of what RENEW says; a list that is empty is {} there."""
+    if not isinstance(told, list) or len(told) != 6 or not isinstance(told[2] or [], list):
+        return False
+    return [type(told[at]) for at in (0, 1, 3, 4, 5)] == [int, bool, str, str, str]

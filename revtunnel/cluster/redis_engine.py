@@ -104,6 +104,8 @@ class RedisEngine:
             if isinstance(error, Lost) or text.startswith(DENIED):
                 self._calls.drop(protocol, text)
             raise DirectoryAway(text) from None
+        except (ValueError, TypeError, RecursionError):
+            raise DirectoryAway("the engine's answer makes no sense") from None
 
     async def _calling(self, protocol: Any) -> None:
         self._reactor.callLater(0, self.up)

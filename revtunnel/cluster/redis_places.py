@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.node_records import Node, Place, is_void
 from revtunnel.cluster.redis_scripts import FIND
 
@@ -18,8 +19,10 @@ KNOWN = 10_000
 
 
 def place_of(record: list[Any], address: str) -> Place:
-    """A record of the engine, and the address of its node."""
-    node, epoch, link, fence, wire = record[:5]  # one of another version may have more
+    """A record of the engine, and the address of its node. DirectoryAway: of whoever writes there."""
+    if [*map(type, record[:5])] != [str, int, int, int, str]:  # one of another version may have more
+        raise DirectoryAway("the record of a device makes no sense")
+    node, epoch, link, fence, wire = record[:5]
     return Place(node, epoch, address, link, fence, wire)
 
 

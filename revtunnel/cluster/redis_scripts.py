@@ -15,7 +15,7 @@ over one of the same link, or over an older fence, and taken away only by who wr
                    told again yet                                      at least
     epoch:NODE     the run of NODE that counts                          for ever
     node:NODE      [epoch, address, state, devices, clients, version,   the lease: PX, kept by each renewal
-                    agents]
+                    agents, seal]
     nodes          sorted set: names of nodes by when they were heard   a day after that
     dev:SERIAL     [node, epoch, link, fence, wire]                     void without that epoch's node:NODE;
                                                                         a day after it was said last
@@ -71,26 +71,31 @@ local function clock()
   local t, last = redis.call('TIME'), get('clock') or {0, 0}
   return math.max(t[1] * 1000 + math.floor(t[2] / 1000) + last[2], last[1])
 end
--- milliseconds that never run backwards; floor: what somebody had of an engine that was emptied since
+-- milliseconds that never run backwards; floor: what somebody had of an engine that was emptied since.
+-- Each is another one, so where many are asked for they run ahead, by a second at most: behind it the moment
 local function tick(floor)
   local t = redis.call('TIME')
   local clock = get('clock') or {0, 0}
   local last = math.max(clock[1], floor or 0)
   local now = t[1] * 1000 + math.floor(t[2] / 1000) + clock[2]
-  if last - now > 1000 then clock[2] = clock[2] + last - now end
-  now = math.max(now, last + 1)
-  put('clock', {now, clock[2]})
-  return now
+  if last - now > 1000 then now, clock[2] = last, clock[2] + last - now end
+  local given = math.max(now, last + 1)
+  put('clock', {given, clock[2]})
+  return given, now
 end
 local alive = {}
 local function living(name)
-  if alive[name] == nil then alive[name] = get('node:' .. name) or false end
+  if alive[name] == nil then
+    local node = get('node:' .. name)
+    alive[name] = type(node) == 'table' and node
+  end
   return alive[name]
 end
 -- the record of a serial and its node, unless it is void
 local function place(serial)
   local at = get('dev:' .. serial)
-  local node = at and living(at[1])
+  if type(at) ~= 'table' or type(at[1]) ~= 'string' then return end
+  local node = tonumber(at[3]) and tonumber(at[4]) and living(at[1])
   if node and node[1] == at[2] then return at, node end
 end
 local function tell(channel, what) redis.call('PUBLISH', P .. channel, cjson.encode(what)) end
@@ -114,7 +119,7 @@ end
 
 
 # node, epoch (0: begin a run), floor, milliseconds, most nodes, address, state, devices, clients, version,
-# agents -> [epoch, whether the lease was there, nodes, number in shared, era, number in claimed]
+# agents, seal -> [epoch, whether the lease was there, nodes, number in shared, era, number in claimed]
 RENEW = (
     SHARED_PART
     + """
@@ -141,7 +146,7 @@ end
 local was = living(node)
 if not was or was[1] ~= tonumber(epoch) or was[3] ~= ARGV[7] then tell('all', {'nodes'}) end
 local kept = was and was[1] == tonumber(epoch) and held == epoch
-local said = {tonumber(epoch), ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]}
+local said = {tonumber(epoch), ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), unpack(ARGV, 10)}
 local key = P .. 'node:' .. node
 -- an engine that is full takes no value, but a longer life for one
 if not (kept and redis.call('PEXPIRE', key, ARGV[4]) == 1 and cjson.encode(was) == cjson.encode(said)) then
@@ -187,12 +192,17 @@ REGISTER = (
 local node, epoch = ARGV[1], tonumber(ARGV[2])
 local no = stranger(node, ARGV[2])
 if no then return no end
-local now, answers = tick(tonumber(ARGV[3])), {}
+local _, now = tick(tonumber(ARGV[3]))
+local answers = {}
 for i = 4, #ARGV, 5 do
   local serial, link, fence = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 3])
   local at, holder = place(serial)
   local ours = at and at[1] == node
-  if fence == 0 then fence = ours and at[3] == link and at[4] or now - tonumber(ARGV[i + 4]) end
+  if fence == 0 then
+    fence = ours and at[3] == link and at[4] or now - tonumber(ARGV[i + 4])
+    -- both came in one millisecond, and this one is heard last
+    if at and not ours and fence == at[4] then fence = fence + 1 end
+  end
   if not at or (ours and at[3] <= link) or (not ours and at[4] < fence) then
     local record = cjson.encode({node, epoch, link, fence, ARGV[i + 2]})
     redis.call('SET', P .. 'dev:' .. serial, record, 'EX', 86400)

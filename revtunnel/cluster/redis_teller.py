@@ -104,7 +104,7 @@ class RedisTeller:
     async def _register(self, links: dict[str, OwnLink]) -> None:
         now, rows = self._reactor.seconds(), list[object]()
         for serial, own in links.items():
-            rows += [serial, own.link, own.wire, own.fence, round(max(0.0, now - own.since) * 1000)]
+            rows += [serial, own.link, own.wire, own.fence, int(max(0.0, now - own.since) * 1000)]
         answers = await self._call(REGISTER, self.links.floor, *rows)
         for (serial, own), answer in zip(links.items(), answers, strict=True):
             if "fence" in answer:

@@ -174,6 +174,8 @@ class SharedPorts:
         use, now, leases = Use(*claim.use), self._clock.seconds(), self._ports.leases
         self._uses[claim.pool, use] = claim
         pool = next((each for each in self._pools.values() if each.identity == claim.pool), None)
+        if pool is not None and not any(low <= claim.port <= high for low, high in pool.ranges):
+            return  # somebody else wrote that
         holder = leases.at(claim.port)
         if holder is not None and holder.use != use and holder.pool in self._pools:
             self._lose(holder)

@@ -8,7 +8,7 @@ Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revo
 """
 
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 from revtunnel.trust.certificate_book import DEVICE, FOREIGN, CertificateBook, CertificateRow
@@ -40,6 +40,15 @@ class SharedRevocations:
 
     def has(self, id: str) -> bool:
         return True
+
+    def now(self, ids: Iterable[str]) -> dict[str, str]:
+        serials = [id.removeprefix(BARRED) for id in ids if id.startswith(BARRED)]
+        rows = [row for id in ids if (row := self._book.row(id)) is not None]
+        told = [row for row in rows if row.revoked is not None or self._book.barred(row.name)]
+        return self._written(told, dict.fromkeys(filter(self._book.barred, serials), True))
+
+    def missed(self) -> int:
+        return 0
 
     def learn(self, found: dict[str, str], waiting: Container[str]) -> tuple[set[str], set[str]]:
         rows, barred, over = list[CertificateRow](), dict[str, bool](), set[str]()

@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from revtunnel.carriers.data_pool import DataPool
 from revtunnel.carriers.doors import Allowed, Door
+from revtunnel.carriers.gates import Gates
 from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.fleet.access_control import AccessControl
@@ -47,6 +48,7 @@ class LentDoors:
         clients: ClientStreams,
         access: AccessControl,
         left: Callable[[], int],
+        gates: Gates,
     ) -> None:
         self._reactor = reactor
         self._fleet = fleet
@@ -55,6 +57,7 @@ class LentDoors:
         self._clients = clients
         self._access = access
         self._left = left
+        self._gates = gates
         self._doors: dict[Use, Door] = {}
         self._lent: dict[str, set[Use]] = {}  # by serial
         self._pools: WeakSet[DataPool] = WeakSet()  # that have had doors
@@ -115,6 +118,7 @@ class LentDoors:
                 self._pools.add(pool)
                 gone = partial(self._gone, use)
                 self._doors[use] = Door(plane, pool, port.listening, port.clients, wait, allowed, gone)
+                self._gates.lend(plane, pool, pool.spare.lend(plane).handle)
             except OSError:
                 return  # it is as well here
             self._lent.setdefault(use.serial, set()).add(use)
@@ -139,7 +143,7 @@ class LentDoors:
         judged = judged or any(records.pools.get(each) is not None for each in (port.lease.pool, device.pool))
         judged = judged or bool(port.clients.session) or self._ports.heads(port.lease.pool)
         simple = pool.spare.is_plain and not pool.closed and not pool.waits and not pool.core.in_doubt
-        simple = simple and pool.takes_early and not pool.link.tls
+        simple = simple and pool.link.takes_early and not pool.link.tls
         return pool if is_open and simple and not judged else None
 
     def _allowed(self, use: Use, here: Any, pool: DataPool) -> Allowed:

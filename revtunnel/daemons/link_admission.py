@@ -70,6 +70,10 @@ def _speaks_rt1(listener: AgentListener | None) -> bool:
     return listener.identity is None and listener.make is None and not listener.rules.legacy
 
 
+def _needs_ticket_only(listener: AgentListener | None) -> bool:
+    return listener is not None and _speaks_rt1(listener) and not listener.certified_only
+
+
 def _gives_way(link: ServerLink, why: str) -> None:
     link.ended = link.ended or ("overloaded", why)
     link.leave(at_once=True)
@@ -138,7 +142,7 @@ class LinkAdmission:
 
     def _attached_at_once(self, listener: AgentListener, end: End) -> bool:
         """Whether it has shown a good ticket already, where nothing else has to be known: no link is made."""
-        if listener.identity is not None or not _speaks_rt1(listener) or listener.certified_only:
+        if not _needs_ticket_only(listener):
             return False
         if self.draining or self.full() or not self._data.expected(_source_of(end.peer)):
             return False
@@ -149,10 +153,15 @@ class LinkAdmission:
         pool = self._data.holder(ticket)
         if pool is None or pool.link.ticket_scope != f"{listener.rules.name} ":
             return False
-        self._data.redeem(ticket)
+        if self._data.redeem(ticket) is None:
+            return False
         end.sock.recv(_ATTACH_SIZE)
         self._data.attached(pool, ticket, end)
         return True
+
+    def needs_ticket_only(self, name: str) -> bool:
+        """Whether a data socket that comes there is judged by its ticket alone."""
+        return not self.draining and _needs_ticket_only(self.listeners.get(name))
 
     def turn_away(self, name: str, end: End, refused: NotLetIn) -> None:
         """Read nothing of a connection. Where a frame can be sent, an agent hears when to come again."""

@@ -89,7 +89,7 @@ class Operator(DeviceOperator):
         self.host_keys = HostKeys(ledger, wall, audit.changed)
         # set by the daemon, which owns the process
         self.link_port = 0  # where agents come in with TLS; 0: nowhere
-        self.data_plane = ""  # python or native: what moves the bytes of joined plain sockets
+        self.data_plane = ""  # python or native: what moves the bytes of joined sockets
         self.others_certify = False  # devices may show certificates that were not made here
 
     @property

@@ -6,12 +6,13 @@ change without its socket; whoever comes by one that is gone by then is turned a
 Source: ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from revtunnel import __version__
+from revtunnel.carriers.doors import Lent
 from revtunnel.daemons.legacy_devices import offers_at, sources_at
 from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
@@ -142,6 +143,7 @@ class ServerListeners:
         self._board = board
         self._rules: dict[str, HeaderRules | None] = {}  # by section
         self._wanted: list[WantedListener] = []
+        board.data.gates.listening = self._by_ticket
 
     def take(self, settings: ServerSettings) -> None:
         """Other settings, for who comes from now on; no socket is opened or closed yet."""
@@ -209,6 +211,12 @@ class ServerListeners:
         self._headers.stop()
 
     # -- inside
+
+    def _by_ticket(self, name: str) -> Sequence[Lent]:
+        """The sockets of a listener where a data socket needs its ticket and nothing else."""
+        asks = self.workers is not None or self._rules.get(f"listener {name}") is not None
+        lets_in = not asks and self._board.admission.needs_ticket_only(name)
+        return self.open.of(f"[listener {name}]") if lets_in else ()
 
     def _want(
         self,

@@ -111,7 +111,7 @@ class Switchboard:
         )
         left = lambda: descriptors - self._sockets()  # noqa: E731
         told = self.fleet, ports, self.streams, self.client_streams, self.access
-        self.doors = LentDoors(reactor, *told, left)
+        self.doors = LentDoors(reactor, *told, left, self.data.gates)
         self.offer_changes = OfferChanges(clock, self.fleet, ports, self.enforcement.open_ports)
 
     @property

@@ -26,6 +26,7 @@ __all__ = ["Uplink"]
 
 
 SHUNNED = 16  # addresses whose servers said no
+SENT = 3  # times in a row that it goes where it is sent, until a link was stable
 # where, seconds, what makes the link once its connection is ready, and addresses that are tried last
 Connect = Callable[[ServerPlace, float, Callable[[], AgentLink], Sequence[str]], "Deferred[AgentLink]"]
 
@@ -44,6 +45,7 @@ class Uplink:
 
     ``connect`` brings about what it is told of (link/server_connector.py). ``sent_to`` says where a link that
     has ended sends us (link/following.py): it is gone to once, and not from link to link that do not last.
+    Who is sent on ``SENT`` times, and kept by none for a stable minute, goes by his list, as after failures.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Uplink:
         self._shunned: list[str] = []  # the last one to be tried last
         self._place: ServerPlace | None = None  # of the last try; None: DNS was asked where
         self._sent = False  # the last try was for where a server had sent us
+        self._sends = 0  # such tries since a link was stable
         self._lost_at: float | None = None  # the last link that had come up
         self._waiting: IDelayedCall | None = None
         self._connecting: Deferred[Any] | None = None
@@ -163,12 +166,18 @@ class Uplink:
             self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
             if lived >= self._limits.stable:
                 self.rounds.renew()
+                self._sends = 0
         if (link.up_since is None or link.leaving) and not link.at_once:
             self._shun(link.place[1])
         sent = self._where_to(link, lived)
         if sent is not None:
             self.rounds.first(sent)
             detail, delay = f"{detail or reason}; to {sent}, as it says", 0.0
+        elif self._sends > SENT:
+            detail, delay = (
+                f"{detail or reason}; sent on {SENT} times",
+                self._after_failure(True, link.retry_after),
+            )
         elif link.up_since is not None:
             spread = link.server.spread if link.server is not None else 1.0
             # of one server of several that stops: the others are there
@@ -197,8 +206,10 @@ class Uplink:
         except ValueError as error:
             self._report(ServerState("follow", f"{link.peer} sends us to {link.elsewhere}: {error}"))
             return None
-        self._sent = place is not None
-        return place
+        if place is not None:
+            self._sends = min(self._sends, SENT) + 1
+        self._sent = place is not None and self._sends <= SENT
+        return place if self._sent else None
 
     def _shun(self, address: str) -> None:
         """Try it last from now on: whoever is there does not want us."""

@@ -7,8 +7,8 @@ pump tells that a pair has ended or was cut, and the relay takes it back and clo
 relay does beyond that (WebSocket, sides that stay when the other leaves) never comes here. A TLS engine
 is the thread's for so long, and nobody else's; where OpenSSL is not found (tls_records.py), TLS stays away.
 
-The thread is started for the first pair, so behind every fork of a daemon; it never needs the interpreter. Of
-``RelayLimits.pool`` the pairs here have one more.
+The thread is started for the first pair, so behind every fork of a daemon; it never needs the interpreter,
+and ends before that does. Of ``RelayLimits.pool`` the pairs here have one more.
 
 Source: issue 16 "a data plane beside the control plane"; ours.
 """
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASKED",
+    "BATCH",
     "CUT",
     "DONE",
     "ENDING",
+    "FAILED",
     "GIVEN",
     "IS_ENDING",
     "OPENED",
@@ -57,6 +59,7 @@ AFTER = 8  # readings of a pair in Python: a question and its answer are two
 BATCH = 64  # news at once, as in _pump.h
 ENDING, DONE, CUT = 1, 2, 4  # news of a pair, as there
 OPENED, GIVEN, ASKED = 8, 16, 32  # of one that was made there: joined; Python's now; its CONNECT was said
+FAILED = 64  # of whatever accepts there: it does not any more
 READ_ENDED, WRITE_ENDED, IS_ENDING = 1, 2, 4  # state of a side, likewise
 # of a side: descriptor, state, bytes it has taken, bytes held for it, where its TLS engine is or 0
 Given = tuple[int, int, int, bytes, int]
@@ -87,7 +90,7 @@ class Made(NamedTuple):
         float, float, float
     ]  # seconds since it came; from there until it opened, and ended; -1.0: not
     name: Any  # the client's address, as accept says it
-    said: bytes  # what was read of the client before the answer
+    said: bytes  # what was read of the client before the answer, while there is none
     heard: bytes  # what came of the answer
     unsent: int  # bytes of ``said`` that the data socket did not take
 
@@ -198,7 +201,7 @@ class DataPlane:
         if not self._begun:
             if self._threaded:
                 self._pump.start()
-                atexit.register(self._process_ends, os.getpid())
+                atexit.register(self._pump.stop)  # before TLS engines, and OpenSSL itself, go under it
             self._reactor.addReader(self)
             self._begun = True
 
@@ -236,17 +239,12 @@ class DataPlane:
         """Without a thread: move what can be moved now."""
         self._pump.turn()
 
-    def _process_ends(self, process: int) -> None:
-        """No thread uses a TLS engine that the interpreter frees; a forked process has none."""
-        if os.getpid() == process:
-            self._pump.stop()
-
     def close(self) -> None:
         """End the thread; there are no pairs any more."""
         if self._begun:
             self._reactor.removeReader(self)
             self._pump.stop()
-            atexit.unregister(self._process_ends)
+            atexit.unregister(self._pump.stop)
         del self._all[self._reactor]
 
     # -- the reactor calls
@@ -291,11 +289,21 @@ class DataPlane:
 
     def _was_made(self, made: Made) -> None:
         """What is to begin anew in Python comes behind all that has begun there."""
-        maker = self._makers[made.maker]
-        if made.news & (GIVEN | ASKED) == GIVEN:
+        maker = self._makers.get(made.maker)
+        if maker is None:  # it has gone without its clients: they are cut
+            self._nobodys(made)
+        elif made.news & (GIVEN | ASKED) == GIVEN:
             self._given.append((maker, made))
         else:
             maker.made(made)
+
+    def _nobodys(self, made: Made) -> None:
+        log.msg(f"nobody has {made.maker:#x}, of which the data plane told: it is closed")
+        if made.news & OPENED and not made.news & (DONE | CUT):
+            self._pump.leave(made.handle)
+        for descriptor in made.descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _give(self) -> None:
         self._giving = True

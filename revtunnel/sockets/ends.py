@@ -361,6 +361,7 @@ _NO_ENGINE = _NoEngine()
 
 CUT = "cut the connection"  # where an end in order was owed; a reason may follow
 BROKE_TLS = "broke TLS"
+_HOLLOW = ("record layer failure",)  # what OpenSSL adds to a reason, and tells nobody anything
 _SYSTEM = {
     errno.ECONNRESET: "reset the connection",
     errno.EPIPE: "reset the connection",
@@ -428,7 +429,7 @@ def sentence(error: SSL.Error) -> OSError:
             return OSError(number, os.strerror(number))
         return ConnectionResetError(errno.ECONNRESET, f"{CUT}: no TLS close_notify")
     reasons = [entry[-1] for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-    words = ", ".join(filter(None, reasons)) or "unknown fault"
+    words = ", ".join(each for each in reasons if each and each not in _HOLLOW) or "unknown fault"
     return ConnectionAbortedError(errno.EPROTO, f"{BROKE_TLS}: {words}")
 
 

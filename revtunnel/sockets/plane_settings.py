@@ -1,4 +1,4 @@
-"""Which data plane moves the bytes of joined plain sockets: the setting, and whether the extension was built.
+"""Which data plane moves the bytes of joined sockets: the setting, and whether the extension was built.
 
 Source: issue 16; ours.
 """
@@ -30,6 +30,6 @@ class PlaneSettings:
     """How bytes are moved."""
 
     data_plane: str = setting(word("auto", "python", "native"), "auto", "what moves "
-        "the bytes of two plain sockets once they are joined, and opens the channels of plain links: native: "
-        "a thread in C, which accepts clients at a server and dials at an agent where nothing is judged; "
-        "python: what does all else, too; auto: native where it was built")
+        "the bytes of two sockets, plain or TLS, once they are joined, and opens the channels of plain "
+        "links: native: a thread in C, which accepts clients at a server and dials at an agent where nothing "
+        "is judged; python: what does all else, too; auto: native where it was built")

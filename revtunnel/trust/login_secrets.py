@@ -71,8 +71,8 @@ class LoginSecrets:
         self._keep(user, kept._replace(step=step))
         return True
 
-    def _take(self, user: str, row: tuple[Any, ...] | None) -> bool:
-        """A code that was used here stays so, though another node did not know of it yet."""
+    def _take(self, user: str, row: tuple[Any, ...] | None) -> object:
+        """A code that was used here stays so, though another node did not know of it yet: then that row."""
         if row is None:
             return self.forget(user) or True
         if not self._people.knows(user):
@@ -80,7 +80,8 @@ class LoginSecrets:
         before, kept = self.of(user), _kept(row)
         self._keep(user, kept)
         if before.secret == kept.secret and before.step > kept.step:
-            self._kept[user] = kept._replace(step=before.step)
+            self._kept[user] = both = kept._replace(step=before.step)
+            return user, *both
         return True
 
     def forget(self, user: str) -> bool:

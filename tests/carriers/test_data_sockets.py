@@ -501,6 +501,18 @@ def test_a_late_ticket_is_refused() -> None:
         assert refusals(world, 1)[0].reason == "ticket"
 
 
+def test_who_came_too_late_is_expected_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once his ticket is withdrawn."""
+    with DataWorld() as world:
+        data, ticket = world.switchboard.data, kept_ticket(world)
+        expected = data.expected(HOST)
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "now", lambda: world.reactor.seconds() + data.limits.ticket)
+            assert data.redeem(ticket) is None
+        world.pool._withdraw([ticket])
+        assert data.expected(HOST) == expected - 1
+
+
 @AT_PORT
 def test_a_ticket_is_good_at_the_door_of_its_link_only() -> None:
     """Brought to another listener it is refused, and used up."""

@@ -1,24 +1,28 @@
 """Nodes over a real engine, in one process and one reactor (directory_behaviour.World)."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.cluster import redis_engine
 from revtunnel.cluster.redis_directory import RedisDirectory
 from revtunnel.cluster.redis_engine import EngineWay
 from tests.support.epoll import Loop
 from tests.support.redis_server import RedisServer
 
 LEASE = 1.5  # seconds
+SLOW = 15.0  # seconds: a machine that does other things besides is no engine that hangs
 
 
 class RedisWorld:
-    """``engine`` runs; views are ended with ``close``."""
+    """``engine`` runs; views are ended with ``close``. ``deadline``: seconds that it has for an answer."""
 
-    def __init__(self, loop: Loop, directory: Path, *options: str) -> None:
+    def __init__(self, loop: Loop, directory: Path, *options: str, deadline: float = SLOW) -> None:
         self.loop = loop
+        self._deadline, redis_engine.DEADLINE = redis_engine.DEADLINE, deadline
         self.engine = RedisServer(directory, *options).start()
         self.way = EngineWay("127.0.0.1", self.engine.port)
         self.views: list[RedisDirectory] = []
@@ -51,10 +55,23 @@ class RedisWorld:
             if not other._stopped:
                 other._renew()
 
+    @contextlib.contextmanager
+    def lagging(self) -> Iterator[None]:
+        """At its end the engine is as it was before: a replica that had not heard of it all."""
+        moved = "for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do "
+        moved += "redis.call('COPY', key, ARGV[2] .. key:sub(#ARGV[1] + 1), 'REPLACE') end"
+        self.engine.ask("EVAL", moved, "0", "rt:test:", "kept:")
+        yield
+        gone = "for _, key in ipairs(redis.call('KEYS', 'rt:test:*')) do redis.call('DEL', key) end "
+        self.engine.ask("EVAL", gone + moved, "0", "kept:", "rt:test:")
+        for kind in ("normal", "pubsub"):
+            self.engine.ask("CLIENT", "KILL", "TYPE", kind)
+
     def close(self) -> None:
         """End all."""
         for view in self.views:
             self._silence(view)
+        redis_engine.DEADLINE = self._deadline
         self.engine.kill()
         self.loop.settle()
 

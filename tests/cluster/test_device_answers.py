@@ -255,7 +255,14 @@ def test_what_is_asked_wrongly_or_too_often_is_refused(nodes: Pair) -> None:
     two.arrive(object())
     with pytest.raises(NotFound):
         two.answers.device("plc-8")
-    for wrong in ("", "{", "[]", '["x", "ana", ["ssh"], ""]', f'["{ANA.session}", "ana", [], ""]'):
+    for wrong in (
+        "",
+        "{",
+        "[]",
+        '["x", "ana", ["ssh"], ""]',
+        f'["{ANA.session}", "ana", [], ""]',
+        "[" * 50_000,
+    ):
         if wrong:
             with pytest.raises(Invalid):
                 two.answers.device("plc-7", wrong)

@@ -16,7 +16,7 @@ from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.engine_settings import EngineSettings, engine_way, read_engine
 from revtunnel.cluster.node_records import Claim, Wanted
 from revtunnel.cluster.redis_directory import RedisDirectory
-from revtunnel.cluster.redis_engine import EngineWay
+from revtunnel.cluster.redis_engine import DEADLINE, EngineWay
 from revtunnel.cluster.redis_scripts import FORGET, SHARE, SHARED
 from tests.cluster.directory_behaviour import Told
 from tests.cluster.redis_world import LEASE, RedisWorld
@@ -33,7 +33,7 @@ MANY = 250  # devices: three batches
 def world(tmp_path: Path) -> Iterator[RedisWorld]:
     """An engine, and nodes to come."""
     with own_reactor() as loop:
-        world = RedisWorld(loop, tmp_path)
+        world = RedisWorld(loop, tmp_path, deadline=DEADLINE)
         yield world
         world.close()
 

@@ -1,7 +1,9 @@
 """Which of two words about a device stands, and which are void."""
 
 from itertools import permutations
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +49,15 @@ def test_a_node_of_another_version_may_say_more_or_less_of_itself() -> None:
     """What is not known of it is left."""
     told = {"name": "one", "epoch": "18446744073709551615", "state": "draining", "load": 0.5}
     assert Node.told(told) == Node("one", 2**64 - 1, state="draining")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"epoch": "x"}, {"epoch": None}, {"name": "A b"}, {"devices": "many"}, {"clients": []}, {"agents": 5}],
+)
+def test_what_no_node_says_of_itself_makes_none(more: dict[str, Any]) -> None:
+    """Said as ValueError."""
+    with pytest.raises(ValueError, match="no node"):
+        Node.told({"name": "one", "epoch": "1", **more})
+    with pytest.raises(ValueError, match="no node"):
+        Node.told({"name": "one"})

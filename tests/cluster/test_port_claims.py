@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from revtunnel.cluster.claim_scripts import CLAIM
 from revtunnel.cluster.cluster_settings import MOST_NODES
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.node_records import Claim, Wanted
@@ -164,8 +165,48 @@ def test_a_device_has_no_more_ports_than_it_may_at_all_nodes_together(world: Red
     assert asks.port(two, "d", "c", most=2, fixed=7002) == 7002
     one.left("d", 1)
     world.until(lambda: world.engine.ask("EXISTS", "rt:test:dev:d") == ":0")
-    assert asks.port(two, "d", "e", most=2) == 0 and "no port" in asks.why  # that of "a" rests now
-    asks.all_know([one, two], {7001: "d", 7002: "d"})
+    assert asks.port(two, "d", "e", most=2) == 0 and "no port" in asks.why  # that of "a" would rest
+    asks.all_know([one, two], {7000: "d", 7001: "d", 7002: "d"})
+    asks.port(one, "d", "a", most=2, rest=0, here=False)
+    assert asks.port(two, "d", "e", most=2) == 7000
+
+
+def test_what_a_node_that_is_cut_off_may_hold_is_nobody_elses(world: RedisWorld, asks: Asks) -> None:
+    """It serves its ports as long as they may be its own; then, or when it was heard, they are others'."""
+    one, two = world.started("one", "two")
+    for link, serial in enumerate(("d1", "d2", "d3")):
+        one.arrived(serial, link, "rt1")
+        asks.port(one, serial, keep=2500 if serial == "d3" else DAY, rest=0)
+    world.until(lambda: len(two.claims.known) == 3)
+    world.die(one)  # for two it is away; as one cut off is
+    assert asks.port(two, "d4") == 0 and "no port" in asks.why  # nor of d1, which is away longest
+    two.claims.release(two.claims.known[7001], 0)
+    asks.all_know([two], {7000: "d1", 7002: "d3"})
+    assert asks.port(two, "d4") == 0
+    world.until(lambda: asks.port(two, "d4") == 7002)
+    world.started("one")
+    assert asks.port(two, "d5") == 7001
+
+
+def test_what_makes_no_sense_in_the_engine_keeps_nobody_from_his_port(world: RedisWorld, asks: Asks) -> None:
+    """It is nobody's number, and written over."""
+    one, two = world.started("one", "two")
+    odd = ("{", "5", "[]", '["p", 1, "it", 1, "", 0, 1, 1, 0]', '["p", "x", "it", "y"]', '["p", "x", [], 5]')
+    for number, text in enumerate(odd):
+        port = str(7000 + number) if number < 3 else f"odd{number}"
+        world.engine.ask("HSET", "rt:test:claims", port, text)
+        world.engine.ask("ZADD", "rt:test:claimed", str(number + 1), port)
+    world.engine.ask("SET", "rt:test:dev:d1", "5")
+    one.arrived("d1", 1, "rt1")
+    assert asks.port(one, "d1") == 7000 and asks.port(two, "d2") == 7001
+    asks.all_know([one, two, *world.started("late")], {7000: "d1", 7001: "d2"})
+    world.until(lambda: world.result(two.find("d1")) is not None)
+    for text in ("[1]", '["one"]', '["one", 1, 1]', "{}", "[[], 1, 1, 1, 1]"):
+        world.engine.ask("SET", "rt:test:dev:d1", text)
+        assert world.result(two.find("d1")) is None
+    world.engine.ask("SET", "rt:test:dev:d1", f'["one", {one.me.epoch}, 1, 1, {{}}]')
+    with pytest.raises(DirectoryAway, match="no sense"):
+        world.result(two.find("d1"))
 
 
 def test_of_two_who_want_one_reservation_the_first_has_it(world: RedisWorld, asks: Asks) -> None:
@@ -173,9 +214,15 @@ def test_of_two_who_want_one_reservation_the_first_has_it(world: RedisWorld, ask
     one, two = world.started("one", "two")
     assert asks.port(one, "d1", fixed=7001) == 7001
     assert asks.port(two, "d2", fixed=7001) == 0 and asks.why == "port 7001 is another device's"
-    assert asks.port(two, "d2") == 7000 or asks.port(two, "d2") == 7002
+    had = asks.port(two, "d2")
+    assert had in (7000, 7002)
     assert asks.port(two, "d2", fixed=7001) == 0
+    asks.all_know([one, two], {7001: "d1", had: "d2"})  # it has what it had until the other is free
     assert asks.port(two, "d1") == 7001
+    two.claims.release(two.claims.known[7001], 0)
+    asks.all_know([one, two], {had: "d2"})
+    assert asks.port(two, "d2", fixed=7001) == 7001
+    asks.all_know([one, two], {7001: "d2"})
 
 
 def test_an_engine_that_comes_back_with_nothing_hears_of_all_numbers(world: RedisWorld, asks: Asks) -> None:
@@ -199,6 +246,38 @@ def test_an_engine_that_comes_back_with_nothing_hears_of_all_numbers(world: Redi
     with pytest.raises(DirectoryAway, match="emptied"):
         asks.port(two, "d3")  # others may know of more
     assert asks.port(two, "d1") == 7000
+
+
+def test_what_is_said_again_of_a_device_that_is_here_is_newer_than_of_one_that_is_not(
+    world: RedisWorld, asks: Asks
+) -> None:
+    """Whichever proof of life an engine that was emptied hears first; and no living device is moved by it."""
+    one, two = world.started("one", "two")
+    begun = round(time.time() * 1000) - 3_600_000
+
+    def again(view: RedisDirectory, serial: str, touched: int, here: bool) -> str:
+        told = ("p", serial, "it", 7000, 0, int(here), begun + touched, DAY, 60_000, 0, 0, "[[7000, 7000]]")
+        return str(world.result(Deferred.fromCoroutine(view.claims._call(CLAIM, *told)))[1])
+
+    assert again(two, "away", 200, here=False) == "away"
+    assert again(one, "older", 100, here=False) == "away"
+    assert again(one, "here", 100, here=True) == "here"
+    assert again(two, "too", 300, here=True) == again(two, "newer", 3_700_000, here=False) == "here"
+    asks.all_know([one, two], {7000: "here"})
+    assert world.engine.ask("HGET", "rt:test:ports", "away") == "$-1"
+
+
+def test_a_replica_that_had_not_heard_of_a_number_hears_of_it_again(world: RedisWorld, asks: Asks) -> None:
+    """Before it gives that to another, in all but the first moment."""
+    one, two = world.started("one", "two")
+    one.claims.here = lambda claim: claim.serial == "d1"
+    with world.lagging():
+        assert asks.port(one, "d1") == 7000
+        asks.all_know([one, two], {7000: "d1"})
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:claims") == ":1")
+    asks.all_know([one, two], {7000: "d1"})
+    world.until(lambda: one.problem is None and two.problem is None)
+    assert asks.port(two, "d2") == 7001
 
 
 def test_a_node_knows_how_long_it_may_believe(world: RedisWorld) -> None:

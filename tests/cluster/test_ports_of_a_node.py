@@ -176,6 +176,16 @@ def test_ports_of_devices_elsewhere_are_open_where_the_pool_says_everywhere() ->
         node.world.finish()
 
 
+def test_what_is_no_number_of_the_pool_is_not_opened() -> None:
+    """Whoever writes that into the engine has no other port opened by it."""
+    node = Node()
+    node.told(20010)
+    assert node.open == MINE
+    node.told(20003)
+    assert node.open == {**MINE, "plc-9/it": 20003}
+    node.world.finish()
+
+
 def test_what_this_node_gave_by_its_own_ledger_is_a_wish() -> None:
     """Where the engine has that number for another, its device gets the next one."""
     node = Node(start=False)

@@ -1,6 +1,7 @@
 """What others cannot make, alter, move or read."""
 
 import os
+from base64 import urlsafe_b64decode
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,10 @@ def test_each_byte_is_sealed() -> None:
     for at in range(len(value)):
         other = "A" if value[at] != "A" else "B"
         changed = value[:at] + other + value[at + 1 :]
-        assert SEAL.open(name, changed) is None or changed.rstrip("=") == value.rstrip("=")
+        same = urlsafe_b64decode(changed + "==") == urlsafe_b64decode(
+            value + "=="
+        )  # the last one has spare bits
+        assert same or SEAL.open(name, changed) is None
 
 
 def test_a_secret_is_long_and_in_a_file_that_is_closed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The scripts: who may write what, and who may not."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def test_who_came_longer_ago_is_older(desk: Desk) -> None:
     desk.register("one", one, "d", 1, age=1000)
     assert "at" in desk.register("two", two, "d", 1, age=5000)
     assert "fence" in desk.register("two", two, "d", 2, age=10)
+
+
+def test_who_came_later_is_newer_however_many_numbers_were_given_meanwhile(desk: Desk) -> None:
+    """They run ahead of the engine's clock; a link that came some moments ago is told with that age."""
+    one, two = desk.join("one"), desk.join("two")
+    for turn in range(1, 30):
+        shared = [each for number in range(40) for each in (f"{turn}-{number}", "x")]
+        desk.run(scripts.SHARE, "two", two, 0, *shared)  # 40 numbers
+        desk.register("two", two, f"d{turn}", 1)
+        began = time.monotonic()
+        while time.monotonic() < began + turn % 4 / 1000:
+            pass
+        age = int((time.monotonic() - began) * 1000)
+        assert "fence" in desk.register("one", one, f"d{turn}", 1, age=age)
+        assert "at" in desk.register("two", two, f"d{turn}", 1, fence=1)
 
 
 def test_a_word_that_is_said_twice_is_the_same(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from revtunnel.cluster import shared_records
+from revtunnel.cluster import shared_records, shared_tables
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.record_seal import SealedRecords
 from revtunnel.cluster.redis_directory import RedisDirectory
@@ -20,6 +20,7 @@ from revtunnel.ground.limits import PenaltyLimits, PeopleLimits
 from revtunnel.ground.networks import network_of
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook, CertificateRow
+from revtunnel.trust.grants import Action, Grant
 from revtunnel.trust.people_book import open_people
 from tests.cluster.redis_world import RedisWorld
 from tests.support.epoll import own_reactor
@@ -203,6 +204,34 @@ def test_who_writes_into_the_engine_makes_nobody(
         each.ledger.close()
 
 
+def test_what_is_not_ours_costs_no_reading_of_what_is(
+    world: RedisWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing of ours was altered; where it was, that alone is told again."""
+    (one,) = sealed(world, "one")
+    for number in range(20):
+        one.people.add_user(f"p{number:02}", "", NOON)
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:revoked") == ":20")
+    world.until(lambda: one.records.is_joined)
+    monkeypatch.setattr(one.ledger, "rows", lambda table: pytest.fail(f"all of {table}"))
+    told = list[int]()
+    tell = one.records._tell
+    monkeypatch.setattr(
+        one.records,
+        "_tell",
+        lambda pairs, **more: tell(iter([(told.append(1), each)[1] for each in pairs]), **more),
+    )
+    mine = SealedRecords(SECRET, "test").name("people:p07")
+    good = world.engine.ask("HGET", "rt:test:revoked", mine)
+    for number, name in enumerate(("junk", "f" * 64, mine)):
+        world.engine.ask("HSET", "rt:test:revoked", name, "AAAA")
+        world.engine.ask("ZADD", "rt:test:shared", str(9_000_000_000_000 + number), name)
+        world.until(lambda number=number: one.records.refused == number + 1)
+    world.until(lambda: world.engine.ask("HGET", "rt:test:revoked", mine) not in ("AAAA", good))
+    assert len(told) == 1
+    one.ledger.close()
+
+
 def test_what_was_written_there_gives_who_joins_no_say(world: RedisWorld) -> None:
     """Noise is passed over, also where it is no text; who joins lets what the others have count first."""
     (one,) = sealed(world, "one")
@@ -224,6 +253,45 @@ def test_what_was_written_there_gives_who_joins_no_say(world: RedisWorld) -> Non
     for node in (one, late):
         assert {user.note for user in node.people.users("", 99)} == {"of the cluster"}
         node.ledger.close()
+
+
+def test_what_found_no_room_to_wait_is_read_again(world: RedisWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grants of somebody who was changed last; and it is said, where he never comes."""
+    monkeypatch.setattr(shared_tables, "WAITING", 20)
+    (one,) = sealed(world, "one")
+    one.people.add_user("ana", "", NOON)
+    for number in range(130):
+        one.grants.add(
+            Grant(f"{number}", "ana", "*", ("*",), frozenset({Action.START}), None, None, NOON, "")
+        )
+    one.people.change_user("ana", "changed last", None)
+    world.until(lambda: world.engine.ask("HLEN", "rt:test:revoked") == ":131")
+    (late,) = sealed(world, "late")
+    world.until(lambda: len(late.grants) == 130 and not late.records.problems)
+    name = SealedRecords(SECRET, "test").name("people:ana")
+    world.engine.ask("ZREM", "rt:test:shared", name)
+    (never,) = sealed(world, "never")
+    world.until(lambda: "110 of other" in never.records.problems.get("records-waiting", ""))
+    one.people.change_user("ana", "told again", None)
+    world.until(lambda: len(never.grants) == 130 and not never.records.problems)
+    for each in (one, late, never):
+        each.ledger.close()
+
+
+def test_a_replica_that_had_not_heard_of_a_removal_hears_of_it_again(world: RedisWorld) -> None:
+    """Who was away meanwhile, and comes to that, lets nobody in who was removed."""
+    one, two = sealed(world, "one", "two")
+    one.people.add_user("ana", "", NOON)
+    world.until(lambda: two.knows("ana"))
+    with world.lagging():
+        one.people.remove_user("ana")
+        two.people.add_user("bob", "", NOON)
+        two.book.revoke("plc")
+        world.until(lambda: two.knows("bob") and one.knows("bob") and one.book.barred("plc"))
+    (late,) = sealed(world, "late")
+    world.until(lambda: late.knows("bob") and late.book.barred("plc"))
+    for each in (one, two, late):
+        each.ledger.close()
 
 
 def test_an_old_record_brings_no_certificate_back(world: RedisWorld) -> None:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from revtunnel.cluster import shared_tables
 from revtunnel.cluster.shared_tables import SHARED_TABLES, SharedTables
 from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
 from revtunnel.process.admin.refusals import OperatorError
@@ -318,7 +319,10 @@ STEPS = st.lists(
     st.tuples(
         st.integers(0, 2),
         st.sampled_from(
-            ("add", "remove", "edit", "token", "grant", "group", "ungroup", "join", "restart", "tell")
+            (
+                *("add", "remove", "again", "edit", "token", "grant", "group", "ungroup", "join", "code"),
+                *("restart", "tell", "scatter"),
+            )
         ),
         st.sampled_from(("ana", "bob")),
     ),
@@ -338,6 +342,15 @@ def test_nodes_agree_whatever_was_done_where(steps: list[tuple[int, str, str]]) 
                 node.people.add_user(who, str(at), NOON)
             elif what == "remove":
                 node.people.remove_user(who)
+            elif what == "again":
+                node.people.remove_user(who)
+                node.people.add_user(who, f"another {number}", NOON)
+            elif what == "code":
+                node.people.user(who)
+                node.logins._keep(who, node.logins.of(who)._replace(secret=CODES, step=number))
+            elif what == "scatter":  # one by one, the last one first
+                for record in [*node.tables.to_share()][::-1]:
+                    nodes[at - 1].tables.learn(dict([record]))
             elif what == "edit":
                 node.people.change_user(who, str(number), None)
             elif what == "token":
@@ -360,6 +373,7 @@ def test_nodes_agree_whatever_was_done_where(steps: list[tuple[int, str, str]]) 
         assert node.state() == first
         for table in ("user_tokens", "grants"):
             assert all(row[1] in first["people"] for row in first[table].values())
+        assert all(node.logins.of(who).step == row[3] for who, row in first["logins"].items())
         assert {each.name for each in node.people.users("", 9)} == set(first["people"])
         assert len(node.grants) == len(first["grants"])
         node.ledger.close()
@@ -382,3 +396,111 @@ def test_what_is_older_is_answered_row_by_row(
     two.tell(one)
     assert one.state() == two.state() and not one.app_keys.has("edge")
     assert one.people.user("ana").note == "changed"
+
+
+def grants_of(node: Node) -> list[str]:
+    """Of ana."""
+    return sorted(grant.id for grant in node.grants.concerning("ana"))
+
+
+def test_of_the_one_before_nothing_comes_back(pair: tuple[Node, Node]) -> None:
+    """She was removed and made again at one node, while another one, apart, gave her more."""
+    one, two = pair
+    fill(one)
+    one.tell(two)
+    two.people.new_token("ana", b"u" * 32, "", NOON, None)
+    two.grants.add(a_grant("ana", "8"))
+    two.grants.add(a_grant("@ops", "7"))
+    one.people.remove_user("ana")
+    one.people.remove_group("ops")
+    one.people.add_user("ana", "another", NOON)
+    one.people.add_group("ops", "another", NOON)
+    one.grants.add(a_grant("ana", "1"))
+    one.people.new_token("ana", b"v" * 32, "", NOON, None)
+    one.tell(two)
+    for node in pair:
+        assert node.people.user("ana").note == "another" and node.people.members("ops") == set()
+        assert len(node.people.tokens("ana")) == 1 and grants_of(node) == ["1"] and len(node.grants) == 1
+        assert not node.logins.of("ana").password
+    assert one.state() == two.state() and "ana" in two.changed
+
+
+def test_of_the_one_before_nothing_comes_back_by_who_has_never_known_her(pair: tuple[Node, Node]) -> None:
+    """A grant is in the engine still, whose maker ended before he heard that she was removed."""
+    one, two = pair
+    fill(one)
+    one.tell(two)
+    two.grants.add(a_grant("ana", "8"))
+    late, (orphan,) = Node(), two.told.items()
+    one.people.remove_user("ana")
+    late.tables.learn(dict(one.tables.to_share()))
+    late.tables.learn(dict([orphan]))
+    one.people.add_user("ana", "another", NOON)
+    one.tell(late)
+    assert grants_of(one) == grants_of(late) == [] and one.state() == late.state()
+    assert one.state()["people"]["ana"][1] == "another"
+    late.ledger.close()
+
+
+def test_rights_of_who_was_made_again_come_in_any_order(pair: tuple[Node, Node]) -> None:
+    """Before her as well: they wait for her, and are not taken for those of the one before."""
+    one, two = pair
+    fill(one)
+    one.tell(two)
+    one.people.remove_user("ana")
+    one.people.add_user("ana", "another", NOON)
+    one.grants.add(a_grant("ana", "1"))
+    one.people.new_token("ana", b"v" * 32, "", NOON, None)
+    one.logins.set_password("ana", "new")
+    told = [*one.told.items()]
+    for records in (told, told[::-1], sorted(told)):
+        other = Node()
+        other.tables.learn(dict(two.tables.to_share()))
+        for record in records:
+            other.tables.learn(dict([record]))
+        one.tell(other)
+        assert one.state() == other.state() and grants_of(other) == ["1"]
+        assert other.logins.of("ana").password == "new" and len(other.people.tokens("ana")) == 1
+        other.ledger.close()
+
+
+def test_what_waits_is_read_once_and_what_finds_no_room_is_counted(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears of that has everything told once more."""
+    one, two = pair
+    one.people.add_user("ana", "", NOON)
+    for number in range(5):
+        one.grants.add(a_grant("ana", str(number)))
+    told, read = dict(one.told), list[str]()
+    ana = told.pop("people:ana")
+    monkeypatch.setattr(shared_tables, "WAITING", 3)
+    monkeypatch.setattr(
+        shared_tables, "_read", lambda id, text, now=shared_tables._read: read.append(id) or now(id, text)
+    )
+    for record in told.items():
+        two.tables.learn(dict([record]))
+    assert sorted(read) == sorted(told) and two.tables.missed() == 2 and two.tables.missed() == 0
+    two.tables.learn({"people:ana": ana})
+    assert len(two.grants) == 3
+    two.tables.learn(told)
+    assert len(two.grants) == 5 and two.tables.missed() == 0
+
+
+def test_a_code_that_is_used_up_stays_so_over_a_restart(pair: tuple[Node, Node]) -> None:
+    """Where the row of another node that counts is of an earlier one; and all hear of it."""
+    one, two = pair
+    fill(one)
+    one.tell(two)
+    one.logins._keep("ana", one.logins.of("ana")._replace(step=9))
+    two.logins._keep("ana", two.logins.of("ana")._replace(password="new"))
+    two.logins._keep("ana", two.logins.of("ana")._replace(step=8))
+    one.tell(two)
+    for node in pair:
+        kept = LoginSecrets(node.people, node.ledger).of("ana")
+        assert (
+            (kept.password, kept.step)
+            == ("new", 9)
+            == (node.logins.of("ana").password, node.logins.of("ana").step)
+        )
+    assert one.state() == two.state()

@@ -6,14 +6,17 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.nodes_lab import NAMES, NodesLab, serial_of
+from tests.support.browsers import Browser
 from tests.support.daemons import Agent, Server, laboratory
 from tests.support.fork_server import output_of
+from tests.support.keyed_streams import HEAD
 from tests.support.redis_server import INSTALLED, PROGRAM
-from tests.support.web_people import Person, code_of
+from tests.support.web_people import ConnectionClosed, Person, code_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,7 +47,7 @@ class Sharing(NodesLab):
                 **{
                     "cluster": {"secret_file": secret},
                     "listener enrol": {"address": "127.0.0.1:0", "tls": "yes", **tls},
-                    "web main": {"address": "127.0.0.1:0"},
+                    "web main": {"address": "127.0.0.1:0", "plain_cookies": "yes"},
                     "agent": {},
                 }
             )
@@ -136,6 +139,7 @@ def test_a_person_who_is_removed_at_one_node_is_out_at_all(lab: Sharing) -> None
     lab.until(lambda: users(two) == ["ana"], "ana")
     lab.everywhere("grants")
     with ana.control() as control:
+        two.wait_until(lambda: PLC in str(control.ask("services")), PLC)
         control.start("load", device=PLC)
         one.control("user", "remove", "ana")
         assert code_of(control.web)[0] >= 4000
@@ -156,6 +160,79 @@ def test_a_person_who_is_removed_at_one_node_is_out_at_all(lab: Sharing) -> None
     lab.everywhere("users")
 
 
+class Guest(Person):
+    """Made at one node, and at the other one all that somebody may have open: each is named by what it is."""
+
+    def __init__(self, made: Server, at: Server, name: str) -> None:
+        super().__init__(made, name, (PLC, "load"))
+        at.wait_until(lambda: at.control("tokens", name)["tokens"] != [], name)
+        at.wait_until(lambda: name in str(at.control("grants")), "grant")
+        self.server = at
+        self.browser = Browser(at)
+        assert self.browser.ask("POST", "/login", {"token": self.token})[0] == 200
+        self.stream = self.browser.open()
+        self.stream.request("GET", "/api/v1/my/events?event=none", headers={"Cookie": self.browser.cookie})
+        self.events = self.stream.getresponse()
+        while not self.events.readline().startswith(b"data:"):
+            pass
+        self._open = contextlib.ExitStack()
+        self.line = self._open.enter_context(self.control())
+        at.wait_until(lambda: PLC in str(self.line.ask("services")), PLC)
+        self.session, nonce = self.line.start("load", device=PLC)
+        self.client = self._open.enter_context(self.raw(self.session, "load", nonce))
+        self.client.send(HEAD.pack(7, 1 << 30))
+        assert len(self.client.recv(timeout=20)) > 0
+
+    def cut(self) -> bool:
+        """Once her stream has ended: whether it could not be taken for a whole one."""
+        try:
+            while True:
+                self.client.recv(timeout=20)
+        except ConnectionClosed as closed:
+            return closed.rcvd is None or closed.rcvd.code >= 4000
+
+    def close(self) -> None:
+        """What is left of it."""
+        self._open.close()
+        self.stream.close()
+
+
+@pytest.mark.parametrize("how", ["person", "token", "grant", "logout"])
+def test_whoever_loses_a_right_at_one_node_loses_what_he_has_open_at_the_other(
+    lab: Sharing, how: str
+) -> None:
+    """Login of a browser, stream of events, session and its client; a grant takes only what it allowed."""
+    one, two = lab.nodes.values()
+    eva = Guest(one, two, f"eva-{how}")
+    if how == "person":
+        one.control("user", "remove", eva.name)
+    elif how == "token":
+        one.control("token", "revoke", eva.name)
+    elif how == "grant":
+        one.control("grant", "remove", eva.grants[0])
+    else:
+        eva.browser.server = one  # her browser goes to another node
+        lab.until(lambda: eva.browser.ask("GET", "/api/v1/my")[0] == 200, "login at both")
+        assert eva.browser.ask("POST", "/logout")[0] == 204
+        eva.browser.server = two
+        eva.line.ask("end", session=eva.session)
+    if how != "logout":
+        two.wait_event("session-ended", user=eva.name, reason="revoked")
+        assert eva.cut()
+    if how in ("person", "token"):
+        assert code_of(eva.line.web)[0] >= 4000
+    if how == "grant":
+        assert eva.browser.ask("GET", "/api/v1/my")[0] == 200
+    else:
+        assert eva.events.read().endswith(b'data: {"why":"logged-out"}\n\n')
+        lab.until(lambda: eva.browser.ask("GET", "/api/v1/my")[0] == 401, "no login")
+    eva.close()
+    lab.until(lambda: two.control("sessions")["sessions"] == [], "no session")
+    for each in users(one):
+        one.control("user", "remove", each)
+    lab.until(lambda: users(two) == [], "nobody")
+
+
 def test_what_somebody_writes_there_counts_for_nothing(lab: Sharing) -> None:
     """It is counted and told at every node."""
     before = users(lab.nodes["one"])
@@ -169,3 +246,52 @@ def test_what_somebody_writes_there_counts_for_nothing(lab: Sharing) -> None:
             problem == "records: 2 records in the engine were not sealed by our secret, and count for nothing"
         )
         assert users(node) == before
+
+
+def test_nodes_of_several_secrets_share_nothing_and_say_so(tmp_path: Path) -> None:
+    """One with a secret, one with another, one with none; with one file everywhere all are together."""
+    with (
+        laboratory(tmp_path) as found,
+        contextlib.closing(NodesLab(found, tmp_path, 0, {})) as lab,
+    ):
+        files = {"one": tmp_path / "a", "two": tmp_path / "b"}
+        for name, file in files.items():
+            file.write_text(name * 12)
+            os.chmod(file, 0o600)
+            lab.nodes[name].write(cluster={"secret_file": file})
+        lab.start()
+        nodes = lab.nodes.values()
+        for name, node in lab.nodes.items():
+            node.control("user", "add", f"of-{name}")
+        told = [str(node.wait_event("records-apart")["detail"]) for node in nodes]
+
+        def said(node: Server) -> list[str]:
+            return [each for each in node.control("status")["problems"] if each.startswith("secret_file: ")]
+
+        shared = ": no people, grants, keys or tokens are shared"
+        others = (
+            "two with another secret_file, three without one",
+            "one with another secret_file, three without one",
+            "one two with a secret_file, this node without",
+        )
+        wanted = [[f"secret_file: {each}{shared}"] for each in others]
+        lab.until(lambda: [*map(said, nodes)] == wanted, "words")
+        assert all(text.endswith(shared) for text in told)
+        seen = [{row["node"]: row["secret"] for row in node.control("nodes")["nodes"]} for node in nodes]
+        assert seen == [
+            {"one": "same", "two": "other", "three": "none"},
+            {"one": "other", "two": "same", "three": "none"},
+            {"one": "other", "two": "other", "three": "none"},
+        ]
+        for name, node in lab.nodes.items():
+            assert users(node) == [f"of-{name}"]
+        for node in nodes:
+            node.write(cluster={"secret_file": files["one"]})
+            node.kill()
+        lab.engine.ask("FLUSHALL")
+        for node in nodes:
+            node.start(wait=False)
+        for node in nodes:
+            node.wait_until(node.ready, "readiness")
+        everybody = [f"of-{name}" for name in sorted(lab.nodes)]
+        lab.until(lambda: all(users(node) == everybody and not said(node) for node in nodes), "all of them")

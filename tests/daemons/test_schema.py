@@ -1,7 +1,9 @@
 """The table of settings: it is complete, its defaults are sound, what is printed from it is what we ship."""
 
+import contextlib
 import dataclasses
 import functools
+import pickle
 import re
 import subprocess
 import sys
@@ -246,3 +248,40 @@ def test_printing_command() -> None:
     assert (printed.returncode, printed.stdout) == (0, as_ini(SECTIONS))
     assert (wrong.returncode, wrong.stdout) == (64, "")
     assert "usage:" in wrong.stderr
+
+
+SAMPLES = (
+    *("1", "60", "0.5", "yes", "auto", "none", "any", "x", "/tmp/x", "10.0.0.0/8, fe80::/10", "127.0.0.1:80"),
+    *(
+        "gate.example:2066",
+        "redis://u@h:1/2",
+        "rediss://h",
+        "unix:/run/x",
+        "one=gate:1, two=gate:2",
+        "@adm, root",
+    ),
+    *(
+        "20000-20010",
+        "rt1",
+        "info",
+        "line=3",
+        "say {user}",
+        "https://h/x",
+        "ssh, web",
+        "a=b",
+        "@warn",
+        "8:00-9:00",
+    ),
+)
+
+
+def test_every_value_of_every_setting_can_be_told_to_a_worker() -> None:
+    """Whose process has the settings by a pipe: equal ones come out of it."""
+    read = 0
+    for section, key in KEYS:
+        for text in (key.default, *SAMPLES):
+            with contextlib.suppress(ValueError):
+                value = key.kind.read(text)
+                assert pickle.loads(pickle.dumps(value)) == value, f"[{section.name}] {key.name} = {text}"
+                read += 1
+    assert read > 2 * len(KEYS)

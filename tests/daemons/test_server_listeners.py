@@ -39,7 +39,9 @@ def test_a_listener_for_nodes_is_opened_by_a_node_only(tmp_path: Path) -> None:
     peers = ListenerSettings(name="peers", kind="nodes", address=(("127.0.0.1", 2066),))
     settings = replace(settings, listeners=(*settings.listeners, peers))
     assert nodes_at(settings) == "peers"
-    board: Any = Namespace(limits=settings.limits, agents=lambda name: None)
+    board: Any = Namespace(
+        limits=settings.limits, agents=lambda name: None, data=Namespace(gates=Namespace())
+    )
     listeners = ServerListeners(None, Listeners(None, lambda fact: None), board)
     listeners.take(settings)
     assert [each.port for each in listeners._wanted] == [2065]

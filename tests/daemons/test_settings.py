@@ -613,10 +613,14 @@ def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "wanted"),
-    [(0o644, "mode 0644 opens it to everybody, 0600 wanted"), (0o602, "mode 0602 opens it")],
+    [
+        (0o644, "mode 0644 opens it to everybody, 0600 wanted"),
+        (0o602, "mode 0602 opens it"),
+        (0o660, "mode 0660 lets its group write it, 0600 wanted"),
+    ],
 )
 def test_c5_key_file_that_others_can_read(tmp_path: Path, mode: int, wanted: str) -> None:
-    """A key that everybody can read or replace is refused; the group may read it."""
+    """A key that others can read or replace is refused; of one that is root's a group may read it."""
     key = tmp_path / "plc.key"
     key.write_text("k")
     text = f"{AGENT}key_file = {key}\n"
@@ -625,6 +629,12 @@ def test_c5_key_file_that_others_can_read(tmp_path: Path, mode: int, wanted: str
 
     assert line.startswith(f"r.ini:5: [agent] key_file: plc.key: {wanted}")
     key.chmod(0o640)
+    if os.geteuid() == 0:
+        assert load_agent(str(tmp_path / "r.ini"), None, HERE).key_file == str(key)
+        os.chown(key, 65534, -1)
+    (line,) = errors(tmp_path, text, "agent")
+    assert "mode 0640 lets its group read it, 0600 wanted, or root as its owner" in line
+    key.chmod(0o400)
     assert load_agent(str(tmp_path / "r.ini"), None, HERE).key_file == str(key)
 
 

@@ -401,6 +401,29 @@ def test_it_is_not_sent_from_one_to_the_next_for_ever() -> None:
     world.finish()
 
 
+def test_two_servers_that_send_it_to_each_other_do_not_have_it_for_ever() -> None:
+    """Each keeps it for a second: a few times it goes, then more and more seldom, until one is stable."""
+    world = sent(f"192.0.2.9:{LINK_PORT}", "192.0.2.9")
+    begun, tries = world.reactor.seconds(), list[float]()
+    count = len(dialled(world))
+    while world.reactor.seconds() < begun + 1800:
+        world.advance(1.5)
+        if len(dialled(world)) > count and world.agents["plc-1"].link.mux is not None:
+            tries.append(world.reactor.seconds() - begun)
+            other = SERVER if dialled(world)[-1] == "192.0.2.9" else "192.0.2.9"
+            count = len(dialled(world))
+            world.server_link().goaway(GoAway.STOPPING, 0, "the node stops", f"{other}:{LINK_PORT}")
+    assert len(tries) < 150 and sum(each < 60 for each in tries) > 3
+    while world.agents["plc-1"].uplink.link is None:
+        world.advance(1.0)
+    world.advance(100.0)
+    place = SERVER if dialled(world)[-1] == "192.0.2.9" else "192.0.2.9"
+    world.server_link().goaway(GoAway.STOPPING, 0, "the node stops", f"{place}:{LINK_PORT}")
+    world.pump()
+    assert dialled(world)[-1] == place
+    world.finish()
+
+
 def test_it_does_not_go_to_whom_it_does_not_know() -> None:
     """And says so."""
     world = sent(f"192.0.2.9:{LINK_PORT}", "192.0.2.7")

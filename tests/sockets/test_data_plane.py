@@ -14,10 +14,21 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import data_plane as module
 from revtunnel.sockets import tls_records
-from revtunnel.sockets.data_plane import AFTER, CUT, DONE, READ_ENDED, DataPlane, begin_plane
-from revtunnel.sockets.ends import RECORD
+from revtunnel.sockets.data_plane import (
+    AFTER,
+    ASKED,
+    CUT,
+    DONE,
+    GIVEN,
+    OPENED,
+    READ_ENDED,
+    DataPlane,
+    begin_plane,
+)
+from revtunnel.sockets.ends import RECORD, ends_with_reset
 from revtunnel.sockets.plane_settings import find_pump
 from tests.sockets.test_relay import CARRIERS, Joined
+from tests.support.pump_drive import tcp_sockets
 
 LIMITS = RelayLimits()
 built = pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")
@@ -228,4 +239,31 @@ def test_news_is_told_in_order_also_if_more_is_fetched_meanwhile() -> None:
     plane._tell([(number, DONE, 0, 0) for number in range(4)])
     assert told == [(0, 3), (1, 2), (2, 1), (3, 0)]
     assert plane.untold == 0
+    plane.close()
+
+
+@built
+@pytest.mark.parametrize("news", [GIVEN, GIVEN | ASKED, OPENED, OPENED | CUT])
+def test_a_client_of_whom_nobody_wants_to_know_is_cut(news: int) -> None:
+    """Its descriptors belong to nobody else, and its peers see that it is over."""
+    plane = DataPlane(EPollReactor(), threaded=False)
+    near, far = tcp_sockets(), tcp_sockets()
+    handle, numbers = 0, (-1, -1)
+    if not news & CUT:
+        numbers = near[1].fileno(), far[1].fileno()
+    if news == OPENED:
+        first, second = ((each, 0, 0, b"", 0) for each in numbers)
+        handle = plane.pump.join(first, second, (RECORD, RECORD, 0, RECORD))
+    for end in (near[1], far[1]) if not news & CUT else ():
+        ends_with_reset(end)
+        end.detach()
+    made = (99, 256, numbers, (0, 0), (0.0, -1.0, -1.0), (), b"", b"", 0)
+    plane._tell([(handle, news, 0, 0, *made)])
+    if not news & CUT:
+        for end in (near[0], far[0]):
+            with pytest.raises(ConnectionResetError):
+                end.recv(1)
+    if news == OPENED:
+        with pytest.raises(KeyError):
+            plane.pump.counts(handle)
     plane.close()

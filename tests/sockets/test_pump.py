@@ -40,8 +40,11 @@ def test_what_becomes_of_streams_is_the_same_as_in_python(tls: tuple[bool, bool]
         assert one[0] != "end" or {one, *others} == {("end", "ended")}
 
 
-def sanitized(place: Path, kind: str, library: str) -> tuple[Path, str]:
-    """The extension built with a sanitizer, and what is loaded before Python; skips where there is none."""
+def sanitized(place: Path, kind: str, library: str, *also: str | Path) -> tuple[Path, str]:
+    """The extension built with a sanitizer, and what is loaded before Python; skips where there is none.
+
+    ``also``: words for the compiler.
+    """
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("gcc is not on PATH")
@@ -54,7 +57,7 @@ def sanitized(place: Path, kind: str, library: str) -> tuple[Path, str]:
     target = place / "_pump.so"
     options = ["-std=c11", "-O1", "-g", f"-fsanitize={kind}", "-fno-sanitize-recover=undefined"]
     options += ["-shared", "-fPIC", "-pthread", f"-I{headers}"]
-    subprocess.run([compiler, *options, *SOURCES, "-o", target], check=True)
+    subprocess.run([compiler, *options, *also, *SOURCES, "-o", target], check=True)
     return target, found
 
 
@@ -105,6 +108,31 @@ def short_connections(drive: Drive, count: int) -> None:
         service.close()
     while len(ended) < count:
         drive.reactor.iterate(0.01)
+
+
+ENDING = """
+import atexit, os, sys
+from twisted.internet.epollreactor import EPollReactor
+from revtunnel.sockets.data_plane import DataPlane
+
+threads = lambda: print(len(os.listdir("/proc/self/task")), flush=True)
+atexit.register(threads)  # the last of all
+plane = DataPlane(EPollReactor())
+plane.begin()
+threads()
+if os.fork() == 0:
+    sys.exit()  # a child has no such thread, and does not wait for it
+os.wait()
+"""
+
+
+@built
+def test_the_thread_ends_before_the_interpreter_does() -> None:
+    """Which would free the TLS engines under it, and OpenSSL itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n1\n1\n", "")
 
 
 @built

@@ -1,14 +1,20 @@
 """What is rare in the data plane's doors and dials: urgent bytes, full kernels, news not read yet."""
 
 import contextlib
+import errno
+import gc
+import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from revtunnel.carriers.agent_dials import IDLE
 from revtunnel.sockets.data_plane import ASKED, GIVEN
+from revtunnel.sockets.data_plane import OPENED as RUNS
 from revtunnel.sockets.plane_settings import find_pump
 
 HOST = "127.0.0.1"
@@ -211,3 +217,111 @@ def _turned(pump: Any, service: socket.socket) -> bytes:
     for _ in range(5):
         pump.turn()
     return service.recv(100)
+
+
+def test_what_a_client_said_first_is_not_kept_behind_the_answer() -> None:
+    """A pair may live for long, and nobody asks for it any more."""
+    with connected() as (near, far), door(0.0, near) as (pump, client, _):
+        one = client()
+        one.send(b"x" * 10_000)
+        far.setblocking(False)
+        until(pump, lambda: _has(far))
+        far.send(OPENED + b"!")
+        until(pump, lambda: _has(one))
+        (row,) = (row for row in pump.take(True) if len(row) > 5)
+        assert (row[1], row[10]) == (RUNS, b"")
+        pump.leave(row[0])
+        for number in row[6]:
+            socket.close(number)
+
+
+def test_a_deadline_that_is_shorter_comes_first() -> None:
+    """Other limits are for the dials that begin behind them, which do not wait for those before."""
+    pump = begun()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server((HOST, 0)))
+        goal = stack.enter_context(socket.create_server((HOST, 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(goal.getsockname())
+        dialled = []
+        for number, seconds in enumerate((600.0, 0.01, 300.0)):
+            pump.dial_limits((4, 5.0), (4, seconds), LIMITS)
+            pump.allow_goals([(1, CONNECT, (*goal.getsockname(), 0, True))])
+            pump.bring(1, (*server.getsockname(), 0, True), bytes((0, 0, 1, number)) + bytes(12), 5.0)
+            pump.turn()
+            end, _ = server.accept()
+            dialled.append(stack.enter_context(end))
+            end.send(CONNECT)
+            until(pump, lambda: pump.dial_counts()[1] == len(dialled))
+        rows: list[Any] = []
+        until(pump, lambda: rows or rows.extend(pump.take(False)))
+        ((_, _, number, *_, error, descriptor, _),) = (row[4] for row in rows)
+        assert (number, error) == (0x101, errno.ETIMEDOUT)
+        socket.close(descriptor)
+        pump.withdraw(-1, -1, True)
+        for row in pump.take(True):
+            socket.close(row[4][-2])
+
+
+def test_rows_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever they are of is cut, and no descriptor stays; those behind are told."""
+    testing = pytest.importorskip("_testcapi")
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+    gc.collect()  # of what other tests had
+    begin = len(os.listdir("/proc/self/fd"))
+    told = [_take_two(testing, at) for at in range(30)]
+    assert {1, 2} <= {*told}  # one of two rows; both
+    assert len(os.listdir("/proc/self/fd")) <= begin
+
+
+def _take_two(testing: Any, at: int) -> int:
+    """How many rows there were of a stream that runs, and of a client whose data socket spoke nonsense."""
+    with (
+        connected() as (near, far),
+        connected() as (other_near, other_far),
+        door(0.0, near, other_near) as (pump, client, _),
+    ):
+        for end, answer in ((far, OPENED), (other_far, b"nonsense")):
+            client()
+            end.setblocking(False)
+            until(pump, lambda end=end: _has(end))
+            end.send(answer)
+        for _ in range(3):
+            pump.turn()
+        testing.set_nomemory(at, at + 1)
+        try:
+            rows = pump.take(True)
+        except MemoryError:  # there was no list
+            rows = []
+        finally:
+            testing.remove_mem_hooks()
+        clients = [row for row in [*rows, *pump.take(True)] if len(row) > 5]
+        for row in clients:
+            if row[1] & RUNS:
+                pump.leave(row[0])
+            for number in row[6]:
+                socket.close(number)
+        return len(clients)
+
+
+def test_goals_that_cannot_be_read_leave_none() -> None:
+    """What was allowed before is dialled no more, as it may be forbidden now."""
+    pump = begun()
+    with socket.create_server((HOST, 0)) as server, socket.create_server((HOST, 0)) as goal:
+        pump.dial_limits((4, 5.0), (4, 5.0), LIMITS)
+        good = 1, CONNECT, (*goal.getsockname(), 0, True)
+        pump.allow_goals([good])
+        with pytest.raises(ValueError, match="is no address"):
+            pump.allow_goals([good, (2, CONNECT, ("nowhere", 1, 0, True))])
+        assert pump.bring(1, (*server.getsockname(), 0, True), bytes(16), 5.0) == 1
+        pump.turn()
+        end, _ = server.accept()
+        with end:
+            end.send(CONNECT)
+            rows: list[Any] = []
+            until(pump, lambda: rows or rows.extend(pump.take(False)))
+            what, *_, descriptor, data = rows[0][4]
+            assert (what, data) == (IDLE, CONNECT)
+            socket.close(descriptor)

@@ -169,8 +169,11 @@ class DataWorld:
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
         came = self._web() if self.web else self.switchboard.agents("main")
-        self.agents = self.listeners.listen(HOST, 0, 1000, came)
+        self.agents = self.listeners.listen(HOST, 0, 1000, came, they_begin=self.native)
         self.port = self.agents.port
+        by_ticket = self.switchboard.admission.needs_ticket_only
+        ports = {} if self.web else {"main": [self.agents]}
+        self.switchboard.data.gates.listening = lambda name: ports[name] if by_ticket(name) else []
         self.place = ServerPlace(HOST, self.port, LINK_PATH if self.web else "")
         self.connector = ServerConnector(self.reactor, ServerWay())
 

@@ -15,7 +15,7 @@ __all__ = ["WORD", "KeyedService", "ask", "begin"]
 WORD = 8  # bytes: 16 bits device, 16 bits client, 32 bits position
 BLOCK = 4096  # words
 PATIENCE = 5.0  # seconds without a byte, after which a client gives up
-_HEAD = struct.Struct(">HI")  # client, words
+HEAD = struct.Struct(">HI")  # client, words
 
 
 def _words(device: int, client: int, first: int, count: int) -> bytes:
@@ -33,12 +33,12 @@ class KeyedService(Service):
     def serve(self, sock: socket.socket, number: int) -> None:
         """Send them, and end in order."""
         asked = b""
-        while len(asked) < _HEAD.size:
-            data = sock.recv(_HEAD.size - len(asked))
+        while len(asked) < HEAD.size:
+            data = sock.recv(HEAD.size - len(asked))
             if not data:
                 return
             asked += data
-        client, words = _HEAD.unpack(asked)
+        client, words = HEAD.unpack(asked)
         with contextlib.suppress(OSError):
             for first in range(0, words, BLOCK):
                 sock.sendall(_words(self.device, client, first, min(BLOCK, words - first)))
@@ -49,7 +49,7 @@ class KeyedService(Service):
 def begin(port: int, device: int, client: int, host: str = "127.0.0.1") -> socket.socket:
     """A client that has had the first word of a long stream, and reads no more of it."""
     sock = socket.create_connection((host, port), PATIENCE)
-    sock.sendall(_HEAD.pack(client, 1 << 31))
+    sock.sendall(HEAD.pack(client, 1 << 31))
     assert sock.recv(WORD, socket.MSG_WAITALL) == _words(device, client, 0, 1)
     return sock
 
@@ -67,7 +67,7 @@ def ask(
         sock.settimeout(patience)
         try:
             sock.connect((host, port))
-            sock.sendall(_HEAD.pack(client, words))
+            sock.sendall(HEAD.pack(client, words))
             rest = b""
             while data := sock.recv(65536):
                 rest += data

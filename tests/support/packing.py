@@ -1,5 +1,6 @@
 """The project packed and installed: commands that must succeed, or have no registry to ask."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +22,8 @@ OFFLINE = re.compile(
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Standard output of a command that must succeed; skips the test when the registry is what failed."""
-    done = subprocess.run(command, cwd=cwd, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # this checkout's
+    done = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL)
     if done.returncode and OFFLINE.search(done.stdout + done.stderr):
         pytest.skip("the package registry cannot be reached")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,10 +1,11 @@
-"""Pairs of sockets driven at random over a relay, by a seed: keyed bytes, half-closes, resets, kicks.
+"""Pairs of sockets driven at random over a relay, by a seed: keyed bytes, half-closes, resets, cuts, kicks.
 
 Alone it is a program, which takes the extension from a file, such as one built with a sanitizer:
 
     python -m tests.support.pump_drive FILE SEED COUNT
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import random
@@ -110,6 +111,7 @@ class EndProgram(Program):
         super().__init__(end.sock, key, size, pace)
         self.end = end
         self._unsent = b""
+        self._rude = isinstance(end, TlsEnd) and pace.random() < 0.5
 
     def _send(self, most: int) -> None:
         try:
@@ -135,6 +137,16 @@ class EndProgram(Program):
         if size == 0:
             self.saw = "end"
 
+    def cut(self) -> None:
+        """With a reset; or by a FIN where TLS owes a close_notify, with or without rubbish in front."""
+        if not self._rude and self.saw != "self":
+            self.reset()
+        elif self._rude and not self.ended:
+            self.sent, self.ended = len(self.said), True
+            with contextlib.suppress(OSError):
+                self.sock.send(self.pace.choice((b"", bytes(30))))
+                self.sock.shutdown(socket.SHUT_WR)
+
 
 class Pair:
     """A client and a service, the relay between them, and what shall become of it."""
@@ -157,9 +169,7 @@ class Pair:
         """False: it is over, and both programs know."""
         self.when -= 1
         if self.when < 0 and self.fate in ("client", "service"):
-            leaver = self.programs[self.fate == "service"]
-            if leaver.saw != "self":
-                leaver.reset()
+            self.programs[self.fate == "service"].cut()
         elif self.when < 0 and self.fate == "kick":
             self.relay.abort(Ended.OPERATOR, "kicked")
         for each in self.programs:

@@ -16,7 +16,7 @@ STATUS = Operation(
         *_ALIVE,
         Column("uptime", Kind.SECONDS, "since the start", "up"),
         Column("since", Kind.TIME, "of the start"),
-        Column("data_plane", Kind.TEXT, "of a server: what moves the bytes of joined plain sockets, "
+        Column("data_plane", Kind.TEXT, "of a server: what moves the bytes of joined sockets, "
                "``python`` or ``native``", "data"),
         Column("problems", Kind.LIST, "what fails for an outside reason and is tried again, and why"),
         Column("counts", Kind.OBJECT, "how often each fact happened since the start, some by their reason"),

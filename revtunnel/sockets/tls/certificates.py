@@ -271,7 +271,7 @@ def refuse_revoked(peer: PeerCertificate, revoked: Callable[[str, str], bool]) -
 
 
 def private_file_fault(path: str) -> str | None:
-    """Why a file must not, or cannot, hold a key."""
+    """Why a file must not, or cannot, hold a key; a group may read it where root owns it."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
@@ -279,8 +279,13 @@ def private_file_fault(path: str) -> str | None:
         return f"{error.strerror}, a file that can be read wanted"
     if not stat.S_ISREG(status.st_mode):
         return "not a plain file"
+    mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        return f"mode {stat.S_IMODE(status.st_mode):04o} opens it to everybody, 0600 wanted"
+        return f"{mode} opens it to everybody, 0600 wanted"
+    if status.st_mode & stat.S_IWGRP:
+        return f"{mode} lets its group write it, 0600 wanted"
+    if status.st_mode & stat.S_IRGRP and status.st_uid != 0:
+        return f"{mode} lets its group read it, 0600 wanted, or root as its owner"
     return None
 
 
