@@ -54,7 +54,7 @@ class BorrowedPorts(ClientPorts):
     def lent(self, lease: Lease, clients: Clients, behind: Behind, descriptor: int) -> None:
         """Take clients there."""
         self.give_back(*lease.use)
-        opened = OpenPort(lease, clients)
+        opened = OpenPort(lease, clients, served=self.served)
 
         def refused(peer: str, reason: str, detail: str) -> None:
             self._told(ClientRefused(lease.serial, lease.target, peer, reason))
@@ -86,6 +86,7 @@ class BorrowedPorts(ClientPorts):
         """As the parent has it; what the offer leads to may have changed."""
         opened = self._open.get(clients.serial, {}).get(clients.name)
         if opened is not None:
+            self.recall(opened.lease.use)
             opened.clients.target = clients.target
         return opened
 

@@ -55,6 +55,10 @@ def _issues_nothing(payload: bytes, shown: PeerCertificate | None, source: str) 
     raise LinkDenied(GoAway.DENIED, "certificates are not made here")
 
 
+def _no_key(serial: str) -> None:
+    return None
+
+
 def _source_of(peer: str) -> str:
     return peer.rpartition(":")[0]
 
@@ -100,6 +104,7 @@ class LinkAdmission:
         self.strangers: dict[ServerLink, Stranger] = {}
         self.pool = CreditPool(limits.pool)
         self.draining = False
+        self.hub_has_keys = False  # ``Hub.admit`` says who has to prove one, where not all have to
         self.full: Callable[[], bool] = lambda: False
         # set by whoever has an authority
         self.issue: Issue = _issues_nothing
@@ -208,7 +213,9 @@ class LinkAdmission:
 
     def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker, stranger: Stranger) -> ServerLink:
         nonce = self._random_bytes(32)
-        link = make(self._clock, listener, hub, self._key_of, nonce, self.pool, self._report)
+        asks = listener.rules.keys_required or not self.hub_has_keys
+        key_of = self._key_of if asks else _no_key
+        link = make(self._clock, listener, hub, key_of, nonce, self.pool, self._report)
         self.strangers[link] = stranger
         link.heard = stranger.heard
         stranger.give_way = partial(_gives_way, link)

@@ -133,6 +133,7 @@ class ServerListeners:
 
     def __init__(self, reactor: Any, listeners: Listeners, board: Switchboard) -> None:
         self.open = OpenListeners(listeners, they_begin=True)
+        self.together = listeners.together
         self.people: WebListener | None = None  # who has web listeners
         self.nodes: Callable[[str], Came] | None = None  # who takes other nodes, by the listener's name
         self.workers: Callable[[str], Came] | None = (

@@ -164,7 +164,7 @@ class Switchboard:
     def port_is_open(self, serial: str, target: str) -> bool:
         return self.ports.is_open(serial, target)
 
-    def admit(self, link: ServerLink, up: ServerUp) -> None:
+    def admit(self, link: ServerLink, up: ServerUp) -> Verifier | None:
         now = self._clock.seconds()
         if self.draining or self.not_yet:
             why = self.not_yet or "the server is stopping"
@@ -194,6 +194,7 @@ class Switchboard:
         if old is not None:
             link.replaced = True
             old.dismiss("replaced", f"by {link.peer}", GoAway.REPLACED)
+        return None
 
     def arrived(self, link: ServerLink) -> None:
         listener = link.listener

@@ -21,15 +21,16 @@ from twisted.python.failure import Failure
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.worker_answers import ASKED, Answers
 from revtunnel.daemons.worker_links import WorkerLink
-from revtunnel.daemons.worker_messages import FactTold, LinkSaid, Load, WorkerOrders
+from revtunnel.daemons.worker_messages import Came, FactTold, LinkSaid, Load, WorkerOrders
 from revtunnel.daemons.worker_streams import WorkerStreams
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, ServerState, ServiceDown, ServiceUp
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer
 from revtunnel.link.keys import Verifier
+from revtunnel.sockets.arrivals import Together
 from revtunnel.sockets.descriptor_pipe import GONE, DescriptorPipe, Message
-from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.ends import End, PlainEnd
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.service_state import ServiceState
 from revtunnel.trust.issuer import Issuer
@@ -47,6 +48,7 @@ class Parent(Protocol):
     issuer: Issuer
     orders: WorkerOrders
     drains: bool
+    together: Together
 
     def key_of(self, serial: str) -> Verifier | None:
         """Whose key a device has to prove."""
@@ -67,8 +69,34 @@ def _fault(failure: Failure, share: int, name: str) -> tuple[()]:
     return ()
 
 
+class _Agents:
+    """Connections of agents on their way to a worker: those that come together go together."""
+
+    def __init__(self, worker: "Worker", together: Together) -> None:
+        self.handed = 0  # since it said how many it has
+        self._worker = worker
+        self._together = together
+        self._came: list[tuple[Came, int]] = []
+
+    @property
+    def waiting(self) -> int:
+        """Those that it has not taken."""
+        return len(self._came) + self._worker.pipe.giving
+
+    def give(self, listener: str, end: End) -> None:
+        """One more."""
+        self.handed += 1
+        self._came.append((Came(listener, end.peer, int(end.sock.family)), end.sock.detach()))
+        self._together.then(self._tell)
+
+    def _tell(self) -> None:
+        came, self._came = self._came, []
+        agents, given = zip(*came, strict=True)
+        self._worker.tell("came", agents, descriptors=given)
+
+
 class Worker:
-    """One process, which has ``links``, and ``strangers`` and those that were ``handed`` to it since."""
+    """One process, which has ``links``, and ``strangers`` and those that were handed to it since."""
 
     def __init__(self, workers: Parent, share: int, sock: socket.socket) -> None:
         self.share = share
@@ -81,7 +109,7 @@ class Worker:
         self.links: dict[int, WorkerLink] = {}
         self.streams = WorkerStreams(self.reactor)
         self.expected: Counter[str] = Counter()  # data sockets that are on their way, by address
-        self.handed = 0  # connections that it was given since it said how many it has
+        self.agents = _Agents(self, workers.together)
         self.strangers = self.clients = 0
         self._workers = workers
         self._board = workers.board
@@ -200,7 +228,7 @@ class Worker:
             self._fact(kind(*values))
 
     def heard_load(self, load: Load) -> None:
-        self.strangers, self.clients, self.handed = load.strangers, load.clients, 0
+        self.strangers, self.clients, self.agents.handed = load.strangers, load.clients, 0
         for number, trip in load.trips.items():
             if number in self.links:
                 self.links[number].round_trip = trip

@@ -61,8 +61,12 @@ class Answers:
         made = maybeDeferred(self._board.admission.issue, payload, shown, source)
         return made.addCallbacks(proved, refused)
 
-    def admit(self, worker: ToWorker, came: LinkCame) -> WorkerLink | Answered:
-        """The link of a device that may come in, or why it may not."""
+    def admit(self, worker: ToWorker, came: LinkCame) -> WorkerLink | Verifier | Answered:
+        """The link of a device that may come in; the key that it has to prove before; or why it may not."""
+        if came.up.hello is not None and not came.up.authenticated:
+            key = self.key(came.up.serial)
+            if key is not None:
+                return key
         try:
             listener = self._board.listeners.get(came.listener)
             if listener is None:

@@ -12,17 +12,21 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from revtunnel.carriers.tickets import Numbering, number_in
+from revtunnel.cluster.forwarded_clients import ForwardedSocket
 from revtunnel.daemons.borrowed_ports import BorrowedPorts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener
 from revtunnel.daemons.server_means import descriptor_budget
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.worker_messages import (
+    Came,
     FactTold,
     LinkCame,
     LinkSaid,
@@ -55,7 +59,10 @@ from revtunnel.trust.identities import Identities
 
 __all__ = ["ToParent", "WorkerBoard"]
 
+log = Logger(namespace="revtunnel")
+
 TRIPS = 100  # round trips that are said in a second
+_WITHOUT_WAITING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # as it is: no system call finds that out
 SOON = 0.01  # seconds: a message costs two processes a turn
 _PARENTS = (LinkUp, LinkDown, ListenerRefused)  # facts that the parent finds by itself, of what it is told
 
@@ -146,10 +153,12 @@ class WorkerBoard(Switchboard):
         )
         begin_plane(reactor, settings.data_plane, "server")
         self._headers = ServerListeners(reactor, self._listens, self)
+        self._headers.stand_before(self.borrowed)
         self.data.numbering = Numbering(share, of)
         self.data.on_expected = parent.expects
         self.client_streams.elsewhere = self._elsewhere
         self.admission.issue = self._issue
+        self.admission.hub_has_keys = True
         self.take(orders)
 
     # -- what the parent says
@@ -181,9 +190,16 @@ class WorkerBoard(Switchboard):
             self.enforcement.set_records(orders.settings.records)
             self._parent.tell("faulty", error.errors)
 
-    def came(self, listener: str, peer: str, descriptor: int) -> None:
-        """An agent connected."""
-        self.admission.came(self, listener, PlainEnd(socket.socket(fileno=descriptor), peer, inherits=True))
+    def came(self, agents: Sequence[Came], *descriptors: int) -> None:
+        """Agents connected."""
+        for (listener, peer, family), descriptor in zip(agents, descriptors, strict=True):
+            sock = socket.socket(family, _WITHOUT_WAITING, 0, descriptor)
+            end = PlainEnd(sock, peer, inherits=True)
+            try:
+                self.admission.came(self, listener, end)
+            except Exception:
+                log.failure("{peer}", peer=peer)
+                end.abort()
 
     def attached(self, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket of ours came to another worker."""
@@ -207,6 +223,16 @@ class WorkerBoard(Switchboard):
         clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
         client = clients.client(end)
         client.forwarded = True  # and not given back
+        clients.let_in(client)
+
+    def join(
+        self, serial: str, name: str, peer: str, origin: Origin | None, session: str, descriptor: int
+    ) -> None:
+        """One that stays the parent's, who joins it with this connection once it is answered there."""
+        end = PlainEnd(socket.socket(fileno=descriptor), peer)
+        clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
+        client = ForwardedSocket(self._reactor, end, clients, origin, lambda client: None)
+        client.peer = peer
         clients.let_in(client)
 
     def port(self, lease: Lease, descriptor: int) -> None:
@@ -267,17 +293,20 @@ class WorkerBoard(Switchboard):
         trips = {number: self._by_number[number].round_trip for number in looked if number in self._by_number}
         known = {number: round(trip, 6) for number, trip in trips.items() if trip is not None}
         del self._round[len(self._round) - len(looked) :]
-        load = len(self.admission.strangers), self.clients, known
-        self._parent.tell("load", Load(*load, tuple(self.streams.page()) if rows else None))
+        running = tuple(self.streams.page()) if rows else None  # of clients that nobody had told of, too
+        self._parent.tell("load", Load(len(self.admission.strangers), self.clients, known, running))
 
     # -- what links ask
 
-    def admit(self, link: ServerLink, up: ServerUp) -> None:
+    def admit(self, link: ServerLink, up: ServerUp) -> Verifier | None:
         number, now = next(self._numbers), self._clock.seconds()
         came = LinkCame(
             number, link.listener.rules.name, link.peer, link.source, link.tls, link.certificate, up
         )
-        raised(self._parent.call("admit", came))
+        said = self._parent.call("admit", came)
+        if isinstance(said, Verifier):
+            return said
+        raised(said)
         self._by_number[number], self._number_of[link] = link, number
         assert up.hello is not None
         before = self.fleet.get(up.serial)
@@ -294,6 +323,7 @@ class WorkerBoard(Switchboard):
         self.links.add(link)
         if up.authenticated:
             self.access.arrived(link.peer)
+        return None
 
     def arrived(self, link: ServerLink) -> None:
         super().arrived(link)

@@ -9,14 +9,20 @@ Source: link/server_link.py, streams/carrier.py; ours.
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.python.failure import Failure
+
+from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
+from revtunnel.carriers.framed_end import FramedEnd
 from revtunnel.daemons.worker_messages import LinkCame, LinkSaid
 from revtunnel.daemons.worker_streams import WorkerStreams
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.server_link import AgentListener
-from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.end_transport import in_words
+from revtunnel.sockets.ends import End, PlainEnd
 from revtunnel.sockets.loopback_pair import loopback_pair
+from revtunnel.sockets.watch import Watch
 from revtunnel.streams.offer_messages import OfferChange
 from revtunnel.streams.running import Running
 from revtunnel.streams.service_state import ServiceState
@@ -141,8 +147,9 @@ class WorkerCarrier:
             ours, theirs = loopback_pair()
         except OSError:
             return "descriptors"
-        self._worker.tell("client", *told, descriptors=(theirs.detach(),))
-        return _Joined(self._worker, client, PlainEnd(ours)).begin()
+        self._worker.tell("join", *told, descriptors=(theirs.detach(),))
+        _Joined(self._worker, client, PlainEnd(ours))
+        return ""
 
     def numbers(self, clients: Collection["ClientSocket"]) -> None:
         """Nobody at its end waits for a stream to be closed."""
@@ -168,35 +175,95 @@ class WorkerCarrier:
     drain = close
 
 
-class _Joined:
-    """A client of ours whose bytes go to a worker, as a client of its own."""
+class _Answer(FramedEnd):
+    """Our end of the connection with a worker until that has answered, as a node does on a data socket."""
 
-    def __init__(self, worker: ToWorker, client: "ClientSocket", far: PlainEnd) -> None:
+    def __init__(self, reactor: Any, end: End, joined: "_Joined") -> None:
+        super().__init__(reactor, end)
+        self._joined = joined
+        self._await = AwaitAnswer()
+
+    def received(self, data: bytes) -> None:
+        answer = self._await.receive(data)
+        if answer is not None:
+            self._joined.answered(answer)
+
+    def died(self, detail: str) -> None:
+        self._joined.end(Ended.LINK_LOST, f"worker: {detail}")
+
+
+class _Joined:
+    """A client of ours whose bytes go to a worker, where it is a client that was forwarded.
+
+    They begin to when the device has answered there, in a relay like any other: of a client of another node
+    the data plane may have it, TLS and all.
+    """
+
+    def __init__(self, worker: ToWorker, client: "ClientSocket", far: End) -> None:
         self._worker = worker
         self._client = client
-        self._far = far
+        self._answer = _Answer(worker.reactor, far, self)
         self._relay: Relayed | None = None
-
-    def begin(self) -> str:
-        """A word if the client is lost."""
-        try:
-            self._relay = self._client.relay(self._far, self._ended, self._worker.relay_limits)
-        except OSError:
-            self._far.abort()
-            return ""  # it is told so as ever
-        self._client.carried = self
-        self._worker.reactor.callLater(0, self._relay.start, b"")
-        return ""
+        self._over = False
+        client.carried, client.on_lost = self, self._left
+        client.watch(self)
+        self._answer.watch()
 
     @property
     def moved(self) -> int:
         """Payload bytes so far, both directions."""
         return self._relay.to_far + self._relay.to_near if self._relay is not None else 0
 
+    def answered(self, answer: OpeningAnswer) -> None:
+        """What came of it."""
+        client, far = self._client, self._answer.release()
+        if answer.reason is not None:
+            self.end(answer.reason, answer.detail)
+            return
+        self._over, client.on_lost = True, None
+        try:
+            self._relay = relay = client.relay(far, self._relayed, self._worker.relay_limits)
+        except OSError:  # it is told so as ever
+            self._answer.abort()
+            return
+        early, client.early = client.early, b""
+        relay.start(answer.rest, early)
+        if client.unread and client.fileno() >= 0:
+            Watch.of(self._worker.reactor).untold(client.fileno())
+        self._answer.tell_unread()
+
     def end(self, reason: Ended, detail: str) -> None:
         """End it with resets on both sides."""
         if self._relay is not None:
             self._relay.abort(reason, detail)
+        elif not self._over:
+            self._left()
+            self._client.watch(None)
+            self._client.abort(reason, detail)
 
-    def _ended(self, reason: Ended, detail: str) -> None:
+    def _left(self) -> None:
+        """The client is gone, or is told to go, before there was an answer."""
+        self._over, self._client.on_lost = True, None
+        self._answer.abort()
+
+    def _relayed(self, reason: Ended, detail: str) -> None:
         self._client.finished()
+
+    # -- the reactor calls, by Watch: something comes of the client, or it goes, before there is an answer
+
+    def fileno(self) -> int:
+        """The client's."""
+        return self._client.fileno()
+
+    def doRead(self) -> None:
+        """It is read once there is an answer."""
+        self._client.unread = True
+
+    def happened(self, event: int) -> None:
+        """It may be gone."""
+        self._client.unread = True
+        self._client.look()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """An exception of ours, which is logged."""
+        self.end(Ended.RESET_BY_PEER, f"client: {in_words(reason)}")

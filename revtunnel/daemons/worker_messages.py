@@ -17,6 +17,7 @@ from revtunnel.streams.running import Running
 
 __all__ = [
     "Answered",
+    "Came",
     "FactTold",
     "LinkCame",
     "LinkSaid",
@@ -38,6 +39,14 @@ class WorkerOrders(NamedTuple):
     doubt: bool  # who is enrolled is not known
     enrols: bool  # certificates are made here
     grace: float  # seconds for which one that has ended may be renewed
+
+
+class Came(NamedTuple):
+    """A connection of an agent, unread."""
+
+    listener: str
+    peer: str
+    family: int  # of its address
 
 
 class LinkCame(NamedTuple):

@@ -41,6 +41,7 @@ from revtunnel.fleet.strangers import NotLetIn
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.process.admin.operation_form import Operation
+from revtunnel.sockets.arrivals import Together
 from revtunnel.sockets.descriptor_pipe import pipe_pair
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.peeking import peek
@@ -64,7 +65,7 @@ _ATTACH = encode_frame(Command.ATTACH, 0, bytes(TICKET_SIZE))[:HEADER_SIZE]
 
 
 def _load(worker: Worker) -> int:
-    return len(worker.links) + worker.strangers + worker.handed
+    return len(worker.links) + worker.strangers + worker.agents.handed
 
 
 class Workers:
@@ -84,6 +85,7 @@ class Workers:
         self.key_of = key_of
         self.issuer = issuer
         self.drains = False
+        self.together = Together()
         self.orders: WorkerOrders
         self.all: dict[int, Worker] = {}  # by share; 0 is the parent's
         self._ledger, self._settings = ledger, settings
@@ -104,6 +106,7 @@ class Workers:
     def attend(self, listeners: ServerListeners, operator: Operator) -> None:
         """Have agents of these listeners come to us, and this operator see what we have."""
         listeners.workers = lambda name: partial(self._came, name)
+        self.together = listeners.together
         operator.learn = self.learn
         operator.linked.elsewhere, operator.linked.beside = self.rows, self.counts
 
@@ -225,12 +228,11 @@ class Workers:
             board.report(LinkRefused(name, end.peer, "", *why))
             end.abort()
             return
-        worker.handed += 1
-        worker.tell("came", name, end.peer, descriptors=(end.sock.detach(),))
+        worker.agents.give(name, end)
 
     def _is_behind(self, worker: Worker) -> bool:
         """Whether it has not taken what it was given, so that the rest would be held here."""
-        return worker.pipe.giving >= self.board.limits.pending
+        return worker.agents.waiting >= self.board.limits.pending
 
     def _expecting(self, name: str, source: str, end: End) -> Worker | None:
         """Whose data socket it is, as far as can be seen."""

@@ -282,13 +282,17 @@ class ServerHandshake:
         if self._is_certified(hello.serial):
             self._waiting = _Awaits.NOTHING
             return b"", ServerUp(hello.serial, hello, True)
-        self._verifier = self._key_of(hello.serial)
-        if self._verifier is None and not self._rules.keys_required:
+        self._exchange.hear(frame)
+        key = self._key_of(hello.serial)
+        if key is None and not self._rules.keys_required:
             self._waiting = _Awaits.NOTHING
             return b"", ServerUp(hello.serial, hello, False)
-        self._waiting = _Awaits.PROOF
-        self._exchange.hear(frame)
-        return self._exchange.say(encode_frame(Command.CHALLENGE, 0, self._nonce)), None
+        return self.challenge(key), None
+
+    def challenge(self, key: Verifier | None) -> bytes:
+        """Have the agent prove this key, also if it seemed to need none; None: no proof is good."""
+        self._verifier, self._waiting = key, _Awaits.PROOF
+        return self._exchange.say(encode_frame(Command.CHALLENGE, 0, self._nonce))
 
     def _check(self, frame: Frame) -> ServerUp:
         hello = self._hello

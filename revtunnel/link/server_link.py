@@ -16,13 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.facts import (
-    ChannelEnded,
-    ChannelOpened,
-    LinkStalled,
-    PeerGlitch,
-    Report,
-)
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.networks import Network
 from revtunnel.ground.reasons import Ended, GoAway
@@ -68,8 +62,8 @@ __all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink"]
 class Hub(Typing):
     """What a server link asks of the server."""
 
-    def admit(self, link: "ServerLink", up: ServerUp) -> None:
-        """The agent passed its handshake; raises Denied if it may not come in."""
+    def admit(self, link: "ServerLink", up: ServerUp) -> Verifier | None:
+        """The agent passed its handshake; a key: it has to prove that first. Denied: it may not come in."""
 
     def arrived(self, link: "ServerLink") -> None:
         """The link is up and can carry channels."""
@@ -314,7 +308,10 @@ class ServerLink(LinkProtocol):
             raise LinkDenied(GoAway.DENIED, f"{up.serial} is no device of this listener", up.serial)
         self.handshake, self.serial, self.authenticated = up, up.serial, up.authenticated
         self.channels.serial = up.serial
-        self._hub.admit(self, up)
+        if (key := self._hub.admit(self, up)) is not None:
+            self.handshake, self.serial = None, ""
+            self.write(self._shake.challenge(key))
+            return
         now = self.clock.seconds()
         if up.hello is None:
             mux: Mux = LegacyServerMux(self.limits, now, self.listener.heartbeat)

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IDelayedCall
 from revtunnel.ground.facts import LeftEarly, Report
 from revtunnel.sockets.ends import End
 
-__all__ = ["Arrivals", "HourlyCount"]
+__all__ = ["Arrivals", "HourlyCount", "Together"]
 
 REST = 0.1  # seconds between two that ended before a byte
 MOST = 16  # of them that wait
@@ -56,13 +56,46 @@ class HourlyCount:
             self._count = 0
 
 
+class Together:
+    """Those who are let in one behind the other, at any listener: what is done once for all of them."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], object]] = []
+        self._depth = 0  # whoever is let in may have others let in
+
+    def __enter__(self) -> None:
+        self._depth += 1
+
+    def __exit__(self, *raised: object) -> None:
+        self._depth -= 1
+        if self._calls and not self._depth:
+            calls, self._calls = self._calls, []
+            for call in calls:
+                call()
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Call this once behind the last of them; at once, if nobody is being let in."""
+        if not self._depth:
+            call()
+        elif call not in self._calls:
+            self._calls.append(call)
+
+
 class Arrivals:
     """Those of one listener; ``let_in`` is given the ends of those who are still there."""
 
-    def __init__(self, reactor: Any, report: Report, place: str, let_in: Callable[[End], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        report: Report,
+        place: str,
+        let_in: Callable[[End], None],
+        together: Together | None = None,
+    ) -> None:
         self.left = HourlyCount(reactor, report, place)
         self._reactor = reactor
         self._let_in = let_in
+        self._together = together or Together()
         self._silent: deque[End] = deque()  # ended before a byte
         self._resting: IDelayedCall | None = None
         self._stopped = False
@@ -76,14 +109,15 @@ class Arrivals:
             poll.register(listening, select.POLLIN)
         events = dict(poll.poll(0)) if ends or listening is not None else {}
         more = listening is not None and listening.fileno() in events
-        for end in ends:
-            event = events.get(end.fileno(), 0) if events else 0
-            if event & select.POLLERR:
-                self.drop(end)
-            elif event and _has_said_nothing(end):
-                self._silent.append(end)
-            else:
-                self._let_in(end)
+        with self._together:
+            for end in ends:
+                event = events.get(end.fileno(), 0) if events else 0
+                if event & select.POLLERR:
+                    self.drop(end)
+                elif event and _has_said_nothing(end):
+                    self._silent.append(end)
+                else:
+                    self._let_in(end)
         if self._stopped:  # perhaps by whom we let in
             self._end_silent()
         elif self._silent and self._resting is None:

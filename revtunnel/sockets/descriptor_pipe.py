@@ -35,7 +35,7 @@ GONE = "the other process is gone"  # why a pipe is lost, most often
 LIMIT = 64 * 1024 * 1024  # bytes that wait for a worker
 READ = 256 * 1024  # bytes of one reading
 _buffer = memoryview(bytearray(READ))  # of all pipes of the process: copied before the next reading
-MOST = 8  # descriptors of one message
+MOST = 64  # descriptors of one message: the kernel takes 253 at once, a listener as many in a turn
 _HEAD = struct.Struct("!IB")  # bytes of the message, its descriptors
 _ROOM = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 

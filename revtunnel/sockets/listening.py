@@ -31,7 +31,7 @@ from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
 from revtunnel.ground.retries import Retries
 from revtunnel.ground.targets import place
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
-from revtunnel.sockets.arrivals import Arrivals
+from revtunnel.sockets.arrivals import Arrivals, Together
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End, PlainEnd, ends_with_reset, said, tune
 from revtunnel.sockets.hangups import hung_up
@@ -73,6 +73,7 @@ class Listeners:
         self.report = report
         self.retries = retries
         self.spare = _Spare(reactor, report)
+        self.together = Together()  # who comes in one turn of a listener
 
     def listen(
         self,
@@ -196,6 +197,7 @@ class Listener:
         """``where``: host, port and backlog, to open it with; None: it can only be ``take``n."""
         self._reactor = listeners.reactor
         self._spare = listeners.spare
+        self._together = listeners.together
         self._report = listeners.report
         self._retries = listeners.retries
         self._came = came
@@ -239,7 +241,8 @@ class Listener:
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
         self._sock = sock
-        self._arrivals = Arrivals(self._reactor, self._report, self.place, self._let_in)
+        told = self._reactor, self._report, self.place, self._let_in, self._together
+        self._arrivals = Arrivals(*told)
         self._reactor.addReader(self)
 
     def fail(self, why: str) -> None:

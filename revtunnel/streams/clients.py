@@ -208,6 +208,9 @@ class ClientSocket(ChannelSocket):
         watch = Watch.of(self._reactor)
         if watched is None and self._end.is_watched:
             watch.leave(self._end.fileno())
+        elif watched is not None and self._end.is_watched:  # as whoever had it before has left it
+            watch.belongs(watched)
+            watch.again(self._end.fileno())
         elif watched is not None:
             watch.add(watched)
         self._end.is_watched = watched is not None

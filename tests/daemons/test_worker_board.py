@@ -9,16 +9,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.logger import globalLogPublisher
 
 from revtunnel.daemons.server_options import ServerOptions
 from revtunnel.daemons.worker_board import WorkerBoard
-from revtunnel.daemons.worker_messages import WorkerOrders
+from revtunnel.daemons.worker_messages import Came, WorkerOrders
 from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import Fact, LinkRefused
+from revtunnel.link.handshake import AgentHandshake, AgentHello, ServerUp
+from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.sockets.data_plane import DataPlane
+from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.loopback_pair import loopback_pair
 from revtunnel.sockets.plane_settings import find_pump
 from tests.daemons.test_options import parse
+from tests.link.test_handshake import End
 from tests.sockets.test_descriptor_pipe import Turns
+from tests.support.memory import Recorder
+from tests.support.reactor import MemoryReactor
 
 TICKET = b"\0\0\1\1" + bytes(12)
 
@@ -42,16 +50,20 @@ class Told:
             os.close(each)
 
     def call(self, name: str, *values: Any) -> Any:
+        self.said.append(("asked", name))
+        return self.answer(name, *values)
+
+    def answer(self, name: str, *values: Any) -> Any:
         raise NotImplementedError
 
 
 class One:
     """A worker, the first of two processes."""
 
-    def __init__(self, folder: Path, text: str = "[listener main]\n") -> None:
+    def __init__(self, folder: Path, text: str = "[listener main]\n", reactor: Any = None) -> None:
         path = folder / "r.ini"
         path.write_text(text)
-        self.turns = Turns()
+        self.turns = reactor or Turns()
         self.told = Told()
         self.orders = WorkerOrders(parse(ServerOptions, "--config", str(path)).settings, False, False, 0.0)
         parent: Any = self.told
@@ -86,6 +98,13 @@ def test_a_ticket_that_was_given_on_and_is_wrong_costs_its_address_what_any_does
     assert isinstance(refused, LinkRefused) and refused.reason == "ticket"
 
 
+def test_a_pool_whose_clients_have_a_header_is_known_as_such(tmp_path: Path) -> None:
+    """Its ports are not the data plane's to accept at, which reads none."""
+    text = "[listener main]\n[pool default]\nproxy_protocol = v2\nproxy_from = 192.0.2.0/24\n[pool other]\n"
+    one = One(tmp_path, text + "ranges = 30000-30001\n")
+    assert [one.board.borrowed.heads(name) for name in ("default", "other")] == [True, False]
+
+
 def test_what_records_say_holds_also_where_a_certificate_cannot_be_read(one: One, tmp_path: Path) -> None:
     """That is said; listeners stay as they were."""
     settings = one.orders.settings
@@ -98,6 +117,38 @@ def test_what_records_say_holds_also_where_a_certificate_cannot_be_read(one: One
     assert [said[0] for said in one.told.said] == ["faulty"]
     assert one.board.listeners == before
     assert one.board.access.records.of("plc-7").channels == 1
+
+
+def test_one_agent_that_is_a_fault_of_ours_costs_the_others_nothing(
+    one: One, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They came in one message; he is reset, and that is logged. Nobody waits for their bytes."""
+    let_in: list[PlainEnd] = []
+
+    def came(hub: Any, listener: str, end: PlainEnd) -> None:
+        if end.peer.endswith(":6"):
+            raise ValueError("ours")
+        let_in.append(end)
+
+    monkeypatch.setattr(one.board.admission, "came", came)
+    pairs = [loopback_pair() for _ in range(3)]
+    agents = [Came("main", f"192.0.2.7:{number}", socket.AF_INET) for number in (5, 6, 7)]
+    failures: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(failures.append)
+    one.board.came(agents, *[near.detach() for near, _ in pairs])
+    globalLogPublisher.removeObserver(failures.append)
+    assert [each["peer"] for each in failures if "log_failure" in each] == ["192.0.2.7:6"]
+    assert [end.peer for end in let_in] == ["192.0.2.7:5", "192.0.2.7:7"]
+    for end in let_in:
+        assert (end.sock.gettimeout(), end.sock.type, os.get_blocking(end.fileno())) == (
+            *(0.0, socket.SOCK_STREAM),
+            False,
+        )
+        end.abort()
+    with pytest.raises(ConnectionResetError):
+        pairs[1][1].recv(1)
+    for _, far in pairs:
+        far.close()
 
 
 def test_who_left_early_is_told_of_before_a_worker_leaves(one: One) -> None:
@@ -127,3 +178,82 @@ def test_round_trips_of_many_links_are_said_a_few_a_second_and_all_when_somebody
     links.clear()
     one.board.look(False)
     assert said() == set()
+
+
+KEY = bytes(range(32))
+
+
+class Arrivals:
+    """Agents at a worker; ``keys`` are what its parent knows."""
+
+    def __init__(self, folder: Path, keys: str = "enrolled") -> None:
+        self.reactor = MemoryReactor()
+        text = f"[server]\ndata_plane = python\n[listener main]\nkeys = {keys}\n"
+        self.one = One(folder, text, self.reactor)
+        self.keys: dict[str, Verifier] = {}
+        self.one.told.answer = self._answer  # type: ignore[method-assign]
+        self.reactor.serve("192.0.2.1", 2065, self.one.board.agents("main"))
+
+    def _answer(self, name: str, *values: Any) -> Any:
+        if name == "refused_after":
+            return 0.0
+        if name == "key":
+            return self.keys.get(values[0])
+        up: ServerUp = values[0].up
+        return None if up.authenticated else self.keys.get(up.serial)
+
+    def come(self, key: bytes | None = None) -> End:
+        """One agent, until nobody says more."""
+        agent, wire = End(AgentHandshake(AgentHello("plc-7", bytes(32), ()), key, False)), Recorder()
+        assert self.reactor.dial(2065, wire, "203.0.113.9", "192.0.2.1") is not None
+        assert isinstance(agent.shake, AgentHandshake)
+        says = agent.shake.start()
+        while says:
+            wire.transport.write(says)  # type: ignore[union-attr]
+            self.reactor.pump()
+            heard, wire.data[:] = bytes(wire.data), b""
+            says = agent.feed(heard) if heard else b""
+        return agent
+
+    def said(self, word: str) -> list[tuple[Any, ...]]:
+        return [said[1:] for said in self.one.told.said if said[0] == word]
+
+
+def test_an_arrival_asks_the_parent_once(tmp_path: Path) -> None:
+    """Whether it may come in, and with that whether it has to prove a key."""
+    there = Arrivals(tmp_path)
+    assert there.come().up is not None
+    assert there.said("asked") == [("admit",)]
+    assert len(there.said("arrived")) == 1
+
+
+def test_who_has_a_key_proves_it_before_it_is_let_in(tmp_path: Path) -> None:
+    """The server does so, too: the agent would else not go on."""
+    there = Arrivals(tmp_path)
+    there.keys["plc-7"] = verifier_of(KEY, "plc-7")
+    agent = there.come(KEY)
+    assert agent.error is None and agent.up is not None
+    assert there.said("asked") == [("admit",), ("admit",)]
+    (link,) = there.one.board.links
+    assert link.authenticated
+
+
+@pytest.mark.parametrize(("key", "why"), [(None, "silent"), (bytes(32), "denied")])
+def test_who_has_another_key_or_none_is_no_link(tmp_path: Path, key: bytes | None, why: str) -> None:
+    """And that he knew the rest of the handshake is no excuse: it counts as any stranger's failure."""
+    there = Arrivals(tmp_path)
+    there.keys["plc-7"] = verifier_of(KEY, "plc-7")
+    assert there.come(key).error is not None
+    there.reactor.advance(60.0)
+    assert there.said("arrived") == []
+    assert not there.one.board.links
+    (failed,) = there.said("failed")
+    assert failed[1:] == (why, "plc-7" if key else "", False)
+
+
+def test_where_all_need_keys_the_parent_is_asked_for_them_first(tmp_path: Path) -> None:
+    """One that is not enrolled cannot tell that from a wrong key."""
+    there = Arrivals(tmp_path, "required")
+    there.keys["plc-7"] = verifier_of(KEY, "plc-7")
+    assert there.come(KEY).up is not None
+    assert there.said("asked") == [("key",), ("admit",)]

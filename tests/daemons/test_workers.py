@@ -20,7 +20,7 @@ from revtunnel.fleet.client_ports import OpenPort
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, LinkRefused, ServerState
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.sockets.descriptor_pipe import pipe_pair
+from revtunnel.sockets.descriptor_pipe import Message, WaitingPipe, pipe_pair
 from revtunnel.sockets.ends import PlainEnd
 from tests.sockets.test_descriptor_pipe import Turns
 
@@ -113,6 +113,31 @@ def test_connections_that_a_worker_does_not_take_are_bounded(parent: Parent) -> 
     assert worker.pipe.giving == 2
     assert [fact.reason for fact in parent.of(LinkRefused)] == ["overloaded"] * 2
     for _, far in pairs:
+        far.close()
+
+
+def test_agents_that_come_together_are_given_together(parent: Parent) -> None:
+    """One message for each worker, with the connections of all of its agents; no more than it may have."""
+    workers = [parent.worker(share, os.getpid(), ready=True) for share in (1, 2)]
+    pairs = [socket.socketpair() for _ in range(6)]
+    with parent.workers.together:
+        for number, (near, _) in enumerate(pairs):
+            parent.workers._came("main", PlainEnd(near, f"192.0.2.7:{number}"))
+        assert [worker.agents.waiting for worker in workers] == [2, 2]  # that is as many as may be strangers
+    assert [worker.agents.waiting for worker in workers] == [0, 0]
+    assert [fact.reason for fact in parent.of(LinkRefused)] == ["overloaded"] * 2
+    heard: list[Message] = []
+    for number, far in enumerate(parent.far):
+        lost: list[str] = []
+        WaitingPipe(parent.turns, far.dup(), heard.append, lost.append).doRead()
+        name, (agents,), given = heard[number]
+        assert (name, [each.peer for each in agents]) == ("came", [f"192.0.2.7:{number + i}" for i in (0, 2)])
+        for each, descriptor in zip(agents, given, strict=True):
+            os.write(descriptor, each.peer.encode())
+            os.close(descriptor)
+    assert len(heard) == 2
+    for number, (_, far) in enumerate(pairs):
+        assert far.recv(100) == (f"192.0.2.7:{number}".encode() if number < 4 else b"")
         far.close()
 
 

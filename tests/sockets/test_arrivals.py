@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from revtunnel.ground.facts import Fact, LeftEarly
-from revtunnel.sockets.arrivals import HOUR, MOST, REST, Arrivals
+from revtunnel.sockets.arrivals import HOUR, MOST, REST, Arrivals, Together
 from revtunnel.sockets.ends import End, PlainEnd
 from tests.support.traffic import leave_with_reset
 
@@ -20,7 +20,8 @@ class Door:
         self.clock = Clock()
         self.told: list[Fact] = []
         self.guests: list[End] = []
-        self.arrivals = Arrivals(self.clock, self.told.append, "door", self.guests.append)
+        self.together = Together()
+        self.arrivals = Arrivals(self.clock, self.told.append, "door", self.guests.append, self.together)
         self._stack = stack
         self._listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
 
@@ -108,3 +109,51 @@ def test_a_unix_client_that_has_left_behind_its_words_is_let_in(door: Door) -> N
     door.arrivals.take([end])
     assert door.guests == [end]
     end.abort()
+
+
+def test_what_is_done_for_all_who_come_together_is_done_once_behind_them(door: Door) -> None:
+    """By each of two; whoever comes alone, or later, has it done at once."""
+    done: list[str] = []
+    calls = [lambda: done.append("this"), lambda: done.append("that")]
+
+    def let_in(end: End) -> None:
+        done.append("let in")
+        for call in calls:
+            door.together.then(call)
+
+    door.arrivals._let_in = let_in
+    door.arrivals.take([door.client() for _ in range(3)])
+    assert done == [*["let in"] * 3, "this", "that"]
+    del done[:]
+    door.arrivals.take([door.client(finish)])  # who has said nothing comes behind them
+    assert done == ["let in", "this", "that"]
+    door.together.then(calls[0])
+    assert done == ["let in", "this", "that", "this"]
+
+
+def test_whoever_is_let_in_may_have_others_let_in() -> None:
+    """It is done behind all of them."""
+    done: list[str] = []
+    together = Together()
+    call = lambda: done.append("done")  # noqa: E731
+    with together:
+        together.then(call)
+        with together:
+            together.then(call)
+        assert done == []
+    assert done == ["done"]
+
+
+def test_it_is_done_also_where_one_of_them_is_a_fault_of_ours() -> None:
+    """Who was let in before is not to wait for the next one."""
+    done: list[str] = []
+    together = Together()
+
+    def faulty() -> None:
+        with together:
+            together.then(lambda: done.append("done"))
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        faulty()
+    assert done == ["done"]
