@@ -12,9 +12,11 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks import inside
 from benchmarks.ours import CTL
@@ -38,12 +40,15 @@ class Standing:
     timers: int = 0
     watched: int = 0  # readers and writers
     memory: float = 0.0
+    calls: list[str] = field(default_factory=list)  # of the timers
 
     def beyond(self, before: Standing, keeps: int) -> list[str]:
         """Name what is held now and was not before, but for `keeps` sockets; memory is not judged."""
         allowed = {"sockets": keeps, "watched": keeps}
+        more = ", ".join(Counter(self.calls) - Counter(before.calls))
         return [
             f"{getattr(self, name)} {name}, {getattr(before, name)} before"
+            + (f" (more: {more})" if name == "timers" and more else "")
             for name in COUNTED
             if getattr(self, name) > getattr(before, name) + allowed.get(name, 0)
         ]
@@ -56,7 +61,7 @@ def _descriptors(pid: int) -> Iterator[str]:
                 yield os.readlink(one).partition(":")[0]
 
 
-def _from_inside(pid: int) -> dict[str, int]:
+def _from_inside(pid: int) -> dict[str, Any]:
     path = Path(os.environ[inside.FOLDER]) / f"{pid}.json"
     path.unlink(missing_ok=True)
     os.kill(pid, signal.SIGUSR2)
@@ -80,7 +85,8 @@ def standing(crew: Crew) -> dict[str, Standing]:
             now.pipes += kinds.count("pipe")
             now.others += len(kinds) - kinds.count("socket") - kinds.count("pipe")
             said = _from_inside(pid)
-            now.timers += said["timers"]
+            now.calls += said["timers"]
+            now.timers += len(said["timers"])
             now.watched += said["watched"]
     return held
 
