@@ -27,6 +27,7 @@ __all__ = ["COUNTED", "Standing", "at_rest", "back_to", "standing"]
 MIB = 2**20
 PATIENCE = 60.0  # seconds until the daemons have let go of everything
 REST = 6.0  # seconds without a change; the server looks at waiting data sockets every 5 s
+BY_THE_HOUR = {"HourlyCount.say"}  # timers that are there while there is something to say, one a listener
 COUNTED = ("sockets", "pipes", "others", "timers", "watched")
 
 
@@ -85,8 +86,8 @@ def standing(crew: Crew) -> dict[str, Standing]:
             now.pipes += kinds.count("pipe")
             now.others += len(kinds) - kinds.count("socket") - kinds.count("pipe")
             said = _from_inside(pid)
-            now.calls += said["timers"]
-            now.timers += len(said["timers"])
+            now.calls += (call for call in said["timers"] if call not in BY_THE_HOUR)
+            now.timers = len(now.calls)
             now.watched += said["watched"]
     return held
 
