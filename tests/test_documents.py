@@ -9,7 +9,9 @@ from revtunnel.daemons.agent_options import AgentOptions
 from revtunnel.daemons.cameo_options import CameoOptions
 from revtunnel.daemons.cccp_options import CccpOptions
 from revtunnel.daemons.daemon_options import DaemonOptions
+from revtunnel.daemons.schema import SECTIONS
 from revtunnel.daemons.server_options import ServerOptions
+from revtunnel.settings.inifile import Surroundings, read_files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.rst", ROOT / "benchmarks/README.rst", *(ROOT / "docs").glob("*.rst")])
@@ -67,3 +69,17 @@ def test_a_manual_has_every_option(options: type[DaemonOptions]) -> None:
     text = (ROOT / f"man/{options.program}.8").read_text(encoding="utf-8").replace("\\-", "-")
     named = set(re.findall(r"--([a-z-]+)", text[text.index(".SH OPTIONS") : text.index(".SH SIGNALS")]))
     assert {name.rstrip("=") for name in options().longOpt} - {"key"} - named == set()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_settings_that_a_page_shows_are_read(path: Path, tmp_path: Path) -> None:
+    """Every block of them by itself, as it would be copied; commands between them are left out."""
+    blocks = re.findall(r"::\n\n((?:(?: +.*)?\n)+)", path.read_text(encoding="utf-8"))
+    command = re.compile(r" +(?:revtunnelctl|openssl|\(umask) ")
+    for block in blocks:
+        lines = [line[4:] for line in block.splitlines() if not command.match(line)]
+        if any(re.fullmatch(r"\[[a-z].*\]", line.strip()) for line in lines):
+            file = tmp_path / "shown.ini"
+            file.write_text("\n".join(lines), encoding="utf-8")
+            around = Surroundings({}, root=True, home="/root", host_name="gate")
+            assert read_files(str(file), None, around, SECTIONS).errors == [], block
