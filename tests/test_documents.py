@@ -83,3 +83,17 @@ def test_settings_that_a_page_shows_are_read(path: Path, tmp_path: Path) -> None
             file.write_text("\n".join(lines), encoding="utf-8")
             around = Surroundings({}, root=True, home="/root", host_name="gate")
             assert read_files(str(file), None, around, SECTIONS).errors == [], block
+
+
+def test_a_section_that_is_named_is_there() -> None:
+    """Of another page, in pages and in the heads of files."""
+    heads = {
+        page.name: re.findall(
+            r"^(.+)\n(?:=+|-+|~+|\.+|\^+)\n", page.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        for page in PAGES
+    }
+    for path in [*PAGES, *(ROOT / "revtunnel").rglob("*.py")]:
+        text = re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
+        for page, section in re.findall(r"docs/([\w-]+\.rst),? \(?\"([^\"]+)\"", text):
+            assert section in heads[page], (path, page, section)
