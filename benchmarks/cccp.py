@@ -179,7 +179,7 @@ def known(site: Site) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cccp", description=__doc__.splitlines()[0])
     parser.add_argument("--devices", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args(arguments)

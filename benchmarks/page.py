@@ -147,7 +147,8 @@ def measure(server: Server, browser: Chromium, options: argparse.Namespace) -> N
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    first = str(__doc__).splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=first)
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--browsers", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each look at the server's CPU")

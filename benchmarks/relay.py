@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None, bout: Bout = RELAY) -> int:
     options = arguments(argv, bout)
     absent = {system.name: why for system in options.systems if (why := system.missing())}
     if options.list:
-        print("\n".join(f"{system.name:32}{absent.get(system.name, 'found')}" for system in options.systems))
+        print("\n".join(f"{system.name:33} {absent.get(system.name, 'found')}" for system in options.systems))
         return 0
     try:
         program = compile_load()

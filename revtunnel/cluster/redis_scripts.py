@@ -20,7 +20,7 @@ over one of the same link, or over an older fence, and taken away only by who wr
     dev:SERIAL     [node, epoch, link, fence, wire]                     void without that epoch's node:NODE;
                                                                         a day after it was said last
     claims         hash: PORT to [pool, serial, offer, touched, node,   see below
-                   epoch, keep, rest, fixed], of port_claims.py
+                   epoch, keep, rest, fixed], of claim_scripts.py
     ports          hash: SERIAL to the ports that it has                while it has one
     claimed        sorted set: ports by the number of their last        for ever
                    change, also those that nobody has any more

@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
 def read_line(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options; ``action`` is a subcommand or ``connect``, ``what`` what it is for. Wrong usage exits."""
     made = parser()
-    options = made.parse_args(arguments)
+    options = made.parse_intermixed_args(arguments)  # options may stand between words
     options.action = "connect"
     if options.what and options.what[0] in COMMANDS and not options.direct:
         options.action = options.what.pop(0)

@@ -157,9 +157,13 @@ class HeldSession:
             self._end = str(said.get("word", "")) or "ended", str(said.get("detail", ""))
 
     def channel_ended(self, link: SessionClient, channel: Channel, reason: Ended, detail: str) -> None:
-        """A channel is over; one that was refused is told, for its program sees a reset only."""
+        """A channel is over; one that was refused is told, for its program sees a reset only.
+
+        Not what we cut by ending the session: ssh lets its ProxyCommand no time for an end in order.
+        """
         self.on_channel(channel, reason, detail)
-        if reason not in (Ended.CLOSED, Ended.RESET_BY_PEER) and link.ended is None:
+        told = reason not in (Ended.CLOSED, Ended.RESET_BY_PEER) and not self._ending
+        if told and link.ended is None:
             self._teller.happened("reset", service=channel.target.host, word=reason.word, detail=detail)
         self._reactor.callLater(0, self._serve)
 

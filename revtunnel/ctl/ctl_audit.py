@@ -13,6 +13,7 @@ from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import say
 from revtunnel.ctl.tables import clean
 from revtunnel.daemons.schema import SECTIONS
+from revtunnel.process.admin.refusals import Invalid
 from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
 from revtunnel.state.audit_chain import Head, files_of, verify
 from revtunnel.trust.audit_settings import audit_settings
@@ -27,6 +28,7 @@ def verify_audit(options: Namespace, around: Surroundings | None = None) -> int:
 
     Raises:
         Wrong: there is nothing to be verified, or it cannot be read.
+        Invalid: ``--head`` is none.
         SettingsError: the settings file that was named cannot be read.
     """
     head = _head(options.head)
@@ -55,7 +57,7 @@ def _head(text: str | None) -> Head | None:
         return None
     match = _HEAD.fullmatch(text)
     if match is None:
-        raise Wrong(f"--head {text[:80]!a}: SEQ:HASH wanted, as revtunnelctl audit head prints it")
+        raise Invalid(f"--head {text[:80]!a}: SEQ:HASH wanted, as revtunnelctl audit head prints it")
     return Head(int(match[1]), match[2])
 
 

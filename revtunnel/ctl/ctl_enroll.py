@@ -20,7 +20,7 @@ from revtunnel.ctl.tables import clean
 from revtunnel.daemons.server_operations import APP_KEY, AUTHORITY, CERTIFY, ENROLL, TOKEN
 from revtunnel.process.admin.admin_client import AdminClient
 from revtunnel.process.admin.operation_form import Operation
-from revtunnel.process.admin.refusals import NotFound
+from revtunnel.process.admin.refusals import Invalid, NotFound
 
 __all__ = ["enroll"]
 
@@ -118,7 +118,7 @@ def _make_key(client: AdminClient, options: Namespace, operation: Operation) -> 
 
 def _token(client: AdminClient, options: Namespace) -> int:
     if options.out:
-        raise Wrong("--out: a token is shown and kept nowhere")
+        raise Invalid("--out: a token is shown and kept nowhere")
     answer = client.call(TOKEN, serial=options.serial, replace=options.replace)
     warn(answer)
     server = options.server or answer["server"] or "HOST:PORT"

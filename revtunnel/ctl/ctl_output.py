@@ -46,6 +46,6 @@ def warn(answer: dict[str, Any]) -> None:
 def listing(options: Namespace, key: str, rows: list[Any], lines: Sequence[str]) -> int:
     """Print a listing: ``rows`` for programs, ``lines`` for people."""
     if not rows and not options.json:
-        remark(f"no {key}")
+        remark(f"no {key}" if key.endswith("s") else "none")
         return 0
     return say(options, {key: rows}, *lines)

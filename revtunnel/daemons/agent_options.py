@@ -75,8 +75,8 @@ Examples:
   revtunnel-agent --enroll TOKEN --server gate.example:2065 --local 10.41.51.152:23
   revtunnel-agent --server gate.example:2065 --local 10.41.51.152:23 --once --idle-end 600
       on a metered line, started now and then; status 0: clients came, 69: no server, 75: no client came
-  revtunnel-agent --emo --server gate:8080 --server-port 5010 --local 192.168.0.10:5000
-  revtunnel-agent --emo --server gate:8080 5010 192.168.0.10 5000
+  revtunnel-agent --emo --plaintext --server gate:8080 --server-port 5010 --local 192.168.0.10:5000
+  revtunnel-agent --emo --plaintext --server gate:8080 5010 192.168.0.10 5000
       the same, the last three as the original's proxy program takes them
   revtunnel-agent --config /etc/revtunnel/revtunnel.ini --check-config
 """

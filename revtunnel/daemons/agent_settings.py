@@ -98,8 +98,8 @@ class AgentWays:
     at_once: tuple[tuple[str, int], ...] = setting(_AT_ONCE, "", "connections that services take at once, by "
         "their name in local, such as plc=1; further clients wait, see line and line_wait in [limits]; "
         "another number counts those that come from then on", live=True)
-    legacy: bool = setting(yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never "
-        "speak rt1")
+    legacy: bool = setting(yes_no(), "no", "the server may be a ReadyAgent server that nobody "
+        "changed: where it does not offer rt1, its wire is spoken")
     emo: bool = setting(yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port")
     server_port: int = setting(_SERVER_PORT, "0", "emo: the port at the server that stands for the one "
         "service in local; needed there")

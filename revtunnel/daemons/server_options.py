@@ -83,6 +83,9 @@ Examples:
         for each in settings.listeners:
             lines.append(f"listener {each.name}: {written(each.address)} {each.kind}, keys {each.keys}")
             lines += [f"listener {each.name}: {line}" for line in tls_lines(listener_rules(each))]
+        for web in settings.web:
+            lines.append(f"web {web.name}: {written(web.address)}")
+            lines += [f"web {web.name}: {line}" for line in tls_lines(listener_rules(web))]
         for pool in settings.pools:
             ranges = ", ".join(f"{low}-{high}" for low, high in pool.ranges)
             lines.append(f"pool {pool.name}: {ranges} at {pool.bind}")

@@ -4,7 +4,7 @@ Rule of this file: an agent says in HELLO which run of it this is (``instance``)
 another one had its place shows that both live, however slowly they take turns; the same run coming again is
 one machine whose old link is half-open. Of who says no instance only quick swaps count.
 
-Source: faults.md R8 to R10; docs/link-protocol.rst "Two links of one serial"; ours.
+Source: faults.md R8 to R10; docs/link-protocol.rst "GOAWAY"; ours.
 """
 
 from revtunnel.ground.limits import FleetLimits

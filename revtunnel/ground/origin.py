@@ -11,7 +11,7 @@ byte  meaning                  the rest of the payload         bytes
 The first byte is the family. "Client" is the address and port that the client has, "server" the one that it
 dialled. An IPv4 client of an IPv6 socket is IPv4 here: its address is never written as ``::ffff:...``.
 
-Source: ours; docs/link-protocol.rst "ORIGIN".
+Source: ours; docs/link-protocol.rst "The client's address".
 """
 
 import ipaddress

@@ -126,7 +126,7 @@ class Table:
         try:
             self.values[name] = key.kind.read(text)
         except ValueError as error:
-            self.complain(*name, str(error))
+            self.complain(*name, f"{error}{_beside(text)}")
             self._broken.add(name)
 
     def get(self, label: str, key: str) -> Any:
@@ -251,7 +251,7 @@ class File:
         section = self._table.sections.by_name.get(words[0]) if words else None
         if section is None:
             known = ", ".join(each.title for each in self._table.sections)
-            self._fail(number, f"{line[:80]!a} is no section, wanted: {known}")
+            self._fail(number, f"{line[:80]!a} is no section, wanted: {known}{_beside(line)}")
         elif section.named and (len(words) != 2 or not re.fullmatch(section.labels, words[1], re.ASCII)):
             self._fail(number, f"{line[:80]!a}: {section.title} wanted, {section.wanted}")
         elif not section.named and len(words) > 1:
@@ -283,6 +283,11 @@ class File:
 
     def _fail(self, number: int, text: str) -> None:
         self._table.errors.append(f"{self._path}:{number}: {text}")
+
+
+def _beside(text: str) -> str:
+    """A hint, where what was refused has a comment behind it."""
+    return "; a comment has to be a line of its own" if re.search(r"\s[#;]", text) else ""
 
 
 def _paths(path: str | None, around: Surroundings) -> list[str]:

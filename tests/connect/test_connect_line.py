@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
         (["-W", "list/ssh"], "connect", []),
         (["-W", f"revtunnel://gate/s/{'0' * 32}#{'n' * 32}"], "connect", []),
         (["login", "https://gate.example"], "login", ["https://gate.example"]),
+        (["login", "--ca", "/a.pem", "https://gate.example"], "login", ["https://gate.example"]),
+        (["plc-7/ssh", "--quiet", "plc-7/http"], "connect", ["plc-7/ssh", "plc-7/http"]),
         (["--json", "list"], "list", []),
         (["list", "plc-*", "--json"], "list", ["plc-*"]),
         (["share", "0" * 32, "--with", "ben", "--role", "use"], "share", ["0" * 32]),

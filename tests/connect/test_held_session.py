@@ -1,6 +1,7 @@
 """A session as the program holds it, beside a small real server: losses, other nonces, ends, who waits."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from revtunnel.connect.held_session import HeldSession
 from revtunnel.connect.local_ports import LocalSocket
 from revtunnel.connect.outcomes import DENIED, DONE, TRY_AGAIN, UNREACHABLE, Stop
 from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL
@@ -223,6 +225,18 @@ def test_we_end_it(held: Held) -> None:
         {"say": "listening", "service": "echo", "address": "127.0.0.1", "port": 7},
         {"say": "end"},
     ]
+
+
+def test_what_our_own_end_cuts_is_not_told(held: Held) -> None:
+    """ssh sends its ProxyCommand SIGHUP as it leaves, before the service has closed."""
+    held.start()
+    echoed(held, held.program(), b"x")
+    link, channel = held.held.link, SimpleNamespace(target=Target("echo", 0))
+    assert link is not None
+    held.held.end()
+    held.held.channel_ended(link, channel, Ended.OPERATOR, "owner")  # type: ignore[arg-type]
+    assert held.end().status == DONE
+    assert held.events == []
 
 
 def test_more_than_may_wait_are_turned_away(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:

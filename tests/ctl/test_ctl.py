@@ -71,6 +71,8 @@ def test_channels_for_people(capsys: Capture) -> None:
     assert room.ctl("channels", "plc-1") == 0
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "revtunnelctl: no channels\n")
+    assert room.ctl("muted") == 0
+    assert capsys.readouterr().err == "revtunnelctl: none\n"
 
 
 def test_the_record_of_one_device_for_people(capsys: Capture) -> None:

@@ -234,10 +234,12 @@ def test_a_head_that_was_kept_elsewhere_finds_what_was_cut_off(capsys: Capture, 
     assert "record 6, whose hash was kept elsewhere, is not here" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["/nowhere/audit.jsonl"], ["/nowhere", "--head", "7"], ["/"]])
-def test_what_cannot_be_verified_is_said(capsys: Capture, words: list[str]) -> None:
-    """No file, no head, no plain file: 1, and nothing that looks like a result."""
-    assert ended("audit", "verify", *words) == 1
+@pytest.mark.parametrize(
+    ("words", "status"), [(["/nowhere/audit.jsonl"], 1), (["/nowhere", "--head", "7"], 64), (["/"], 1)]
+)
+def test_what_cannot_be_verified_is_said(capsys: Capture, words: list[str], status: int) -> None:
+    """No file, no plain file: 1; no head: wrong usage; and nothing that looks like a result."""
+    assert ended("audit", "verify", *words) == status
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("revtunnelctl: ")

@@ -301,6 +301,21 @@ def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "local tcp-1: a:1" in lines
 
 
+def test_a_web_listener_says_where_it_is_and_until_when(
+    certificates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As listeners for agents do."""
+    file, pem, key = (certificates / name for name in ("web.ini", "server.pem", "server.key"))
+    file.write_text(
+        f"[web desk]\naddress = 0.0.0.0:443\ntls = yes\ncertificate = {pem}\ncertificate_key = {key}\n"
+    )
+    with pytest.raises(SystemExit):
+        parse(ServerOptions, "--config", str(file), "--check-config")
+    said = capsys.readouterr().out
+    assert "\nweb desk: 0.0.0.0:443\n" in said
+    assert "web desk: certificate until 2" in said
+
+
 @pytest.mark.parametrize("words", [[], ["--check-config"]])
 def test_c5_wrong_settings_end_with_78(
     tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]

@@ -260,6 +260,20 @@ def test_c5_lines_may_end_with_cr_lf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["[link]\nprobe = 1    # second", "[link]\nprobe = 1\t; second", "[link]   # of all\nprobe = 1"],
+)
+def test_c5_a_comment_behind_a_value_is_told_where_it_belongs(tmp_path: Path, text: str) -> None:
+    """Nowhere else: a value may have a # in it."""
+    told = "a comment has to be a line of its own"
+    with pytest.raises(SettingsError, match=rf"r\.ini:[12]: .*; {told}$"):
+        server(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        server(tmp_path, "[link]\nprobe = 1#")
+    assert told not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "wanted"),
     [
         (b"[server]\nname = \xff\n", "r.ini:2: byte 0xff is not UTF-8, UTF-8 wanted"),

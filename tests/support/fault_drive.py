@@ -353,4 +353,6 @@ def _main(file: str, seed: str, *one: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4, 7, 8):
+        sys.exit(__doc__)
     _main(*sys.argv[1:])

@@ -135,7 +135,8 @@ class Api(resource.Resource):
             who = {"by": asker.name, "peer": asker.place.peer}
             command = operation.name.lower()
             log.warn("admin-refused", event="admin-refused", **who, command=command, reason="denied")
-            raise HttpRefused(403, "denied", f"{asker.name} may not {operation.help}")
+            look = "look at " if route.method == "GET" else ""
+            raise HttpRefused(403, "denied", f"{asker.name} may not {look}{operation.help}")
         if asker.csrf and route.method != "GET":
             said = header(request, "x-csrf-token")
             if not hmac.compare_digest(said.encode(), asker.csrf.encode()):

@@ -111,7 +111,7 @@ def encode_localproxy(message: LocalproxyMessage) -> bytes:
             _encode_number(3, message.ignorable),
             _encode_bytes(4, message.data),
             _encode_bytes(5, message.service.encode()),
-            *(_encode_bytes(6, name.encode()) for name in message.names),
+            *(_field(6, name.encode()) for name in message.names),  # also an empty one
             _encode_number(7, message.number),
         )
     )
@@ -123,7 +123,11 @@ def _encode_number(field: int, value: int) -> bytes:
 
 
 def _encode_bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | _BYTES) + _varint(len(value)) + value if value else b""
+    return _field(field, value) if value else b""
+
+
+def _field(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | _BYTES) + _varint(len(value)) + value
 
 
 def _varint(value: int) -> bytes:

@@ -120,6 +120,18 @@ def test_roles_and_scopes(name: str) -> None:
         assert answer.status != 500, (who, answer)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "wanted"),
+    [
+        ("GET", "devices", "ana may not look at devices that are here, were, or are known"),
+        ("DELETE", "channels/plc-1/3", "ana may not end one channel"),
+    ],
+)
+def test_a_refusal_is_a_sentence(desk: Desk, method: str, path: str, wanted: str) -> None:
+    """Made of what the operation is for."""
+    assert desk.ask(method, f"{ROOT}/{path}", desk.person("ana")).row["detail"] == wanted
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_h1_h2_h13_nobody_and_other_pages_get_nothing(desk: Desk, name: str) -> None:
     """No token, a wrong one, one in the query; a page of elsewhere with the right one; other methods."""
