@@ -14,6 +14,7 @@ PUMP = Extension(
     "revtunnel._pump",
     [
         "revtunnel/_pump.c",
+        "revtunnel/_pump_accept.c",
         "revtunnel/_pump_dials.c",
         "revtunnel/_pump_doors.c",
         "revtunnel/_pump_gates.c",

@@ -375,17 +375,11 @@ static PyMethodDef methods[] = {
 static PyMethodDef *all_methods(void)
 {
     static PyMethodDef all[48];
+    const PyMethodDef *tables[] = {methods, tls_methods, door_methods, gate_methods, dial_methods};
     size_t count = 0;
-    for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
-        all[count++] = *each;
-    for (const PyMethodDef *each = door_methods; each->ml_name != NULL; each++)
-        all[count++] = *each;
-    for (const PyMethodDef *each = tls_methods; each->ml_name != NULL; each++)
-        all[count++] = *each;
-    for (const PyMethodDef *each = gate_methods; each->ml_name != NULL; each++)
-        all[count++] = *each;
-    for (const PyMethodDef *each = dial_methods; each->ml_name != NULL; each++)
-        all[count++] = *each;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        for (const PyMethodDef *each = tables[i]; each->ml_name != NULL; each++)
+            all[count++] = *each;
     return all;
 }
 

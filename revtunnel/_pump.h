@@ -1,7 +1,7 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_doors.c (clients that come), _pump_gates.c (data
-sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c (Python's methods). The rules stand
-at the heads of those files.
+(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_accept.c (listening sockets), _pump_doors.c (clients
+that come), _pump_gates.c (data sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c
+(Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
 
@@ -32,12 +32,14 @@ Source: ours. */
 #define SMALL (4 * 1024)      /* of one that is a message rather than bulk */
 #define BATCH 64              /* events, or news, at once */
 #define WAKE UINT64_MAX       /* the event of our own eventfd */
-#define FAILURES 64        /* of accept, one behind the other: whoever waits is not even taken away, so Python rests */
+#define FAILURES 64           /* of accept, one behind the other: whoever waits is not even taken away, so Python rests */
+#define UNFETCHED 64          /* of one acceptor: given up, that Python has not fetched; behind them it waits */
 #define TICK 8000000          /* nanoseconds between two tellings of what may wait */
 #define YOUNG 200000000       /* nanoseconds that a pair made here may live before Python has to know of it */
 
 /* News of a thing, as in data_plane.py. Those from OPENED on are of pairs made here only. */
 enum { ENDING = 1, DONE = 2, CUT = 4, OPENED = 8, GIVEN = 16, ASKED = 32 };
+enum { UNABLE = 64 }; /* of what accepts: it does not any more; errno says why */
 enum { READ_ENDED = 1, WRITE_ENDED = 2, IS_ENDING = 4 }; /* state of a side, likewise */
 
 typedef struct Link { /* of a ring; one that is in none points to itself */
@@ -78,7 +80,7 @@ typedef struct {
     bool writable, failed; /* failed: EPOLLERR */
     bool urgent;           /* a reading stops there, though there is more */
     bool ending, read_ended, write_ended;
-    void *ssl;                /* OpenSSL's, Python's own: NULL: it is plain */
+    void *ssl;                /* OpenSSL's, which is Python's; NULL: it is plain */
     int fault;                /* of TLS: found behind good bytes, for the next reading */
     bool reads_when_writable, writes_when_readable; /* what TLS waits for */
     bool parting;             /* a close_notify is with the engine, not yet with the kernel */
@@ -203,13 +205,30 @@ bool dials_tick(Pump *pump);
 void dials_free(Pump *pump);
 extern PyMethodDef dial_methods[];
 
+/* _pump_accept.c */
+typedef struct { /* the first member of whatever accepts */
+    Thing thing;
+    int fd, error;
+    bool stands; /* nobody is accepted at present */
+    uint32_t burst, failures, unfetched; /* unfetched: given up, that Python has not fetched */
+} Acceptor;
+
+void stand(Pump *pump, Acceptor *acceptor, bool stands);
+void begin_acceptor(Acceptor *acceptor, const Kind *kind, int fd);
+int lend_acceptor(Pump *pump, Acceptor *acceptor);
+void take_acceptor(Pump *pump, Acceptor *acceptor);
+bool was_unfetched(Acceptor *acceptor);
+void acceptor_happened(Pump *pump, Thing *thing, int side, uint32_t events);
+void acceptor_told(Pump *pump, Thing *thing, Told *told);
+void accept_some(Pump *pump, Acceptor *acceptor, const Kind *kind, uint32_t most, bool (*waits)(Pump *, Acceptor *),
+                 void (*serve)(Pump *, Acceptor *, int fd, const struct sockaddr_storage *, Pair *));
+
 /* _pump_gates.c */
 void tickets_free(Pump *pump);
 extern PyMethodDef gate_methods[];
 
 /* _pump_doors.c */
-bool stock_takes(Pump *pump, uint64_t stock, int fd, uint64_t number, int64_t time, bool *was_dry);
-bool only_this_failed(int error);
+bool stock_takes(Pump *pump, uint64_t stock, Pair *pair, int fd, uint64_t number, int64_t time, bool *was_dry);
 void look_at_doors(Pump *pump);
 bool doors_wait(const Pump *pump);
 extern PyMethodDef door_methods[];

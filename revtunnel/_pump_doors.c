@@ -26,13 +26,10 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 #define HEAD 1024          /* bytes before a client's first ones, for what is said before them */
 #define FEW 8              /* clients up to which a service may be one that takes one at a time */
 #define MOST 4             /* clients in one turn */
-#define UNSERVED 64        /* clients given up that Python has not fetched; behind them the door waits */
 #define DRY 50000000       /* nanoseconds */
 #define LEAVING 10000000   /* likewise, that a client of Python's may need to be gone */
 #define ORIGIN_HEADER "\0\x0d\x1e\0"
 #define ORIGIN_HEADER_SIX "\0\x25\x1e\0"
-
-enum { FAILED = 64 }; /* news of a door: it cannot accept; errno says why */
 
 static const char ANSWER[4] = "\0\0\x13\0"; /* OPENED */
 
@@ -46,15 +43,14 @@ typedef struct {
 } Stock;
 
 typedef struct {
-    Thing thing;
+    Acceptor at;
     Stock *stock;
-    int fd, error;
     char *connect;
     size_t connect_size;
-    bool origins, stands; /* stands: nobody is accepted at present */
-    bool vain;            /* those that Python has were waited for, and stay */
+    bool origins;
+    bool vain; /* those that Python has were waited for, and stay */
     int64_t ended_wait, dry_since;
-    uint32_t made, most, outside, burst, unserved, failures;
+    uint32_t made, most, outside;
     uint64_t came;
     Link live, dry;
 } Door;
@@ -68,14 +64,6 @@ static Door *door_of(Pump *pump, Pair *pair)
 {
     Thing *maker = find(pump, pair->maker);
     return maker != NULL && maker->kind == &door_kind ? (Door *)maker : NULL;
-}
-
-static void stand(Pump *pump, Door *door, bool stands)
-{
-    struct epoll_event event = {.events = stands ? 0 : EPOLLIN, .data.u64 = door->thing.handle};
-    if (stands != door->stands)
-        epoll_ctl(pump->epoll, EPOLL_CTL_MOD, door->fd, &event);
-    door->stands = stands;
 }
 
 /* -- giving up */
@@ -94,7 +82,7 @@ static void give_client(Pump *pump, Door *door, Pair *pair, int error)
     pair->thing.kind = &unserved;
     pump->made++;
     door->made++;
-    door->unserved++;
+    door->at.unfetched++;
     give(pump, pair, 0, error);
 }
 
@@ -104,8 +92,8 @@ static void given_told(Pump *pump, Thing *thing, Told *told)
     told->news |= GIVEN | (thing->kind == &opening ? ASKED : 0);
     if (thing->kind == &unserved) {
         Door *door = door_of(pump, pair);
-        if (door != NULL && door->unserved-- == UNSERVED && in_none(&door->dry) && !door->error)
-            stand(pump, door, false);
+        if (door != NULL && was_unfetched(&door->at) && in_none(&door->dry))
+            stand(pump, &door->at, false);
     }
     thing->over = true;
     was_fetched(pump, pair, told);
@@ -343,8 +331,9 @@ static bool may_have_one(Pump *pump, Door *door)
 }
 
 /* A client, as it was accepted. */
-static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage *name, Pair *room)
+static void serve(Pump *pump, Acceptor *at, int fd, const struct sockaddr_storage *name, Pair *room)
 {
+    Door *door = (Door *)at;
     Stock *stock = door->stock;
     char *place = pump->buffer + HEAD;
     ssize_t size = -1;
@@ -360,7 +349,7 @@ static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage 
     pair->came = now();
     pair->name = *name;
     pair->made = true;
-    pair->maker = door->thing.handle;
+    pair->maker = door->at.thing.handle;
     if (!serves) {
         give_client(pump, door, pair, size == 0 || error == EAGAIN ? 0 : error);
         return;
@@ -384,13 +373,6 @@ static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage 
         ask(pump, door, pair);
 }
 
-/* Of an error of accept4: whether it is of one connection, and not of the listening socket or the process. */
-bool only_this_failed(int error)
-{
-    return error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM && error != EBADF &&
-           error != EFAULT && error != EINVAL && error != ENOTSOCK;
-}
-
 /* Whether there is nothing to wait for before somebody is accepted. */
 static bool is_served(Door *door)
 {
@@ -398,8 +380,9 @@ static bool is_served(Door *door)
 }
 
 /* Whether to wait for a data socket, which is said to come, or for a client of Python's, who is about to leave. */
-static bool is_dry(Pump *pump, Door *door)
+static bool is_dry(Pump *pump, Acceptor *at)
 {
+    Door *door = (Door *)at;
     if (is_served(door))
         return false;
     int64_t time = now();
@@ -408,61 +391,15 @@ static bool is_dry(Pump *pump, Door *door)
             return false;
         door->dry_since = time;
         append(&pump->dry, &door->dry);
-        stand(pump, door, true);
+        stand(pump, at, true);
     }
-    return door->stands;
+    return at->stands;
 }
 
 static void door_turn(Pump *pump, Thing *thing)
 {
-    Door *door = (Door *)thing;
-    struct sockaddr_storage name;
-    for (uint32_t count = 0; count < door->burst; count++) {
-        if (is_dry(pump, door))
-            return;
-        if (door->unserved >= UNSERVED) {
-            stand(pump, door, true);
-            return;
-        }
-        socklen_t size = sizeof name;
-        Pair *room = new_pair(&unserved, 0, 0, 0, 0);
-        int fd = room == NULL ? -1 : accept4(door->fd, (struct sockaddr *)&name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            door->failures = 0;
-            serve(pump, door, fd, &name, room);
-            continue;
-        }
-        int error = room == NULL ? ENOMEM : errno;
-        if (room != NULL)
-            free_pair(&room->thing);
-        if (error == EAGAIN || error == EWOULDBLOCK) {
-            door->burst = 1;
-            door->failures = 0;
-            return;
-        }
-        if (!only_this_failed(error) || ++door->failures == FAILURES) {
-            door->error = error;
-            stand(pump, door, true);
-            tell(pump, thing, FAILED);
-            return;
-        }
-    }
-    door->burst = door->burst * 2 < MOST ? door->burst * 2 : MOST;
+    accept_some(pump, (Acceptor *)thing, &unserved, MOST, is_dry, serve);
 }
-
-static void door_happened(Pump *pump, Thing *thing, int side, uint32_t events)
-{
-    Door *door = (Door *)thing;
-    if (events & (EPOLLHUP | EPOLLERR)) { /* somebody has shut it */
-        epoll_ctl(pump->epoll, EPOLL_CTL_DEL, door->fd, NULL);
-        door->error = EINVAL;
-        tell(pump, thing, FAILED);
-    } else if (!door->stands && !door->error) {
-        append(&pump->fresh, &thing->turn);
-    }
-}
-
-static void door_told(Pump *pump, Thing *thing, Told *told) { told->error = ((Door *)thing)->error; }
 
 static void door_fetched(Pump *pump, Thing *thing, Pair *pair)
 {
@@ -509,8 +446,8 @@ void look_at_doors(Pump *pump)
             door->stock->filled = 0; /* whoever comes now is given up */
         else if (!served)
             door->vain = true; /* likewise, until Python has none */
-        if (door->unserved < UNSERVED && !door->error)
-            stand(pump, door, false);
+        if (door->at.unfetched < UNFETCHED && !door->at.error)
+            stand(pump, &door->at, false);
     }
 }
 
@@ -550,7 +487,7 @@ static const Kind held_back = {opening_happened, held_turn, given_told, free_pai
 static const Kind opening = {opening_happened, opening_turn, given_told, free_pair, NULL};
 static const Kind unserved = {nothing, no_turn, given_told, free_pair, NULL};
 static const Kind stock_kind = {nothing, no_turn, stock_told, free_stock, NULL};
-static const Kind door_kind = {door_happened, door_turn, door_told, free_door, door_fetched};
+static const Kind door_kind = {acceptor_happened, door_turn, acceptor_told, free_door, door_fetched};
 
 /* -- Python's */
 
@@ -597,16 +534,14 @@ static PyObject *pump_stock(PyObject *self, PyObject *args)
 PyDoc_STRVAR(put_doc, "put(stock, [(fd, number), ...]) -> int\n\nHave data sockets wait there; how many do: their\n"
     "descriptors are the stock's. Those behind are the caller's still, for want of memory or of the kernel's.");
 
-/* One more, under the lock; false: it is not. */
-static bool put_one(Pump *pump, Stock *stock, int fd, uint64_t number, int64_t time)
+/* One more, under the lock, in a fresh pair; false: it is not, and the pair is the caller's. */
+static bool put_one(Pump *pump, Stock *stock, Pair *pair, int fd, uint64_t number, int64_t time)
 {
-    Pair *pair = new_pair(&spare, stock->first, stock->most, stock->calm, stock->pool);
-    if (pair == NULL)
-        return false;
+    begin_pair(pair, &spare, stock->first, stock->most, stock->calm, stock->pool);
     begin_side(&pair->side[1], fd, 0, 0, pair->first);
     if (!place(pump, &pair->thing) || watch(pump, &pair->thing, 1, fd, CHANGES) < 0) {
         detach(pump, &pair->thing);
-        free_pair(&pair->thing);
+        pair->thing.handle = 0;
         return false;
     }
     pair->maker = stock->thing.handle;
@@ -621,13 +556,13 @@ static bool put_one(Pump *pump, Stock *stock, int fd, uint64_t number, int64_t t
 }
 
 /* The same for a stock by its handle; ``was_dry``: nothing waited there. */
-bool stock_takes(Pump *pump, uint64_t stock, int fd, uint64_t number, int64_t time, bool *was_dry)
+bool stock_takes(Pump *pump, uint64_t stock, Pair *pair, int fd, uint64_t number, int64_t time, bool *was_dry)
 {
     Thing *thing = find(pump, stock);
     if (thing == NULL || thing->kind != &stock_kind)
         return false;
     *was_dry = ((Stock *)thing)->count == 0;
-    return put_one(pump, (Stock *)thing, fd, number, time);
+    return put_one(pump, (Stock *)thing, pair, fd, number, time);
 }
 
 static PyObject *pump_put(PyObject *self, PyObject *args)
@@ -652,8 +587,15 @@ static PyObject *pump_put(PyObject *self, PyObject *args)
     }
     take_lock(pump);
     int64_t time = now();
-    while (done < count && put_one(pump, stock, fds[done], numbers[done], time))
-        done++;
+    for (; done < count; done++) {
+        Pair *pair = new_pair(&spare, 0, 0, 0, 0);
+        if (pair == NULL)
+            break;
+        if (!put_one(pump, stock, pair, fds[done], numbers[done], time)) {
+            free_pair(&pair->thing);
+            break;
+        }
+    }
     release(pump);
     return PyLong_FromSsize_t(done);
 }
@@ -752,7 +694,7 @@ static PyObject *pump_close_stock(PyObject *self, PyObject *args)
 PyDoc_STRVAR(door_doc, "door(stock, fd, connect, origins, ended_wait, most, outside) -> handle\n\n"
     "Accept clients at a listening socket, which stays the caller's, and serve them from a stock. connect: what is\n"
     "said for each; origins: behind where it comes from; ended_wait: seconds; most, outside: as for allow.\n"
-    "Its news FAILED have an errno: it accepts nobody any more.");
+    "Its news UNABLE have an errno: it accepts nobody any more.");
 
 static PyObject *pump_door(PyObject *self, PyObject *args)
 {
@@ -767,29 +709,24 @@ static PyObject *pump_door(PyObject *self, PyObject *args)
     Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
     Door *door = stock == NULL || connect.len > HEAD - 64 ? NULL : calloc(1, sizeof *door);
     if (door != NULL && keep(&door->connect, &door->connect_size, connect.buf, (size_t)connect.len)) {
-        begin_thing(&door->thing, &door_kind);
+        begin_acceptor(&door->at, &door_kind, fd);
         ring(&door->live);
         ring(&door->dry);
         door->stock = stock;
-        door->fd = fd;
         door->origins = origins;
         door->ended_wait = (int64_t)(ended_wait * 1e9);
-        door->most = most, door->outside = outside, door->burst = 1;
+        door->most = most, door->outside = outside;
         take_lock(pump);
-        if (place(pump, &door->thing))
-            error = watch(pump, &door->thing, 0, fd, EPOLLIN) < 0 ? errno : 0;
-        handle = door->thing.handle;
-        if (error)
-            detach(pump, &door->thing);
-        else
-            stock->doors++;
+        error = lend_acceptor(pump, &door->at);
+        handle = door->at.thing.handle;
+        stock->doors += !error;
         release(pump);
     }
     PyBuffer_Release(&connect);
     if (!error)
         return PyLong_FromUnsignedLongLong(handle);
     if (door != NULL)
-        free_door(&door->thing);
+        free_door(&door->at.thing);
     return stock == NULL ? NULL : failed(error);
 }
 
@@ -832,7 +769,7 @@ static PyObject *pump_close_door(PyObject *self, PyObject *args)
     if (door == NULL)
         return NULL;
     take_lock(pump);
-    epoll_ctl(pump->epoll, EPOLL_CTL_DEL, door->fd, NULL);
+    take_acceptor(pump, &door->at);
     while (!in_none(&door->live)) {
         Pair *pair = PAIR_OF(door->live.behind, kin);
         leave(&pair->kin);
@@ -843,9 +780,8 @@ static PyObject *pump_close_door(PyObject *self, PyObject *args)
     }
     leave(&door->dry);
     door->stock->doors--;
-    detach(pump, &door->thing);
     release(pump);
-    free_door(&door->thing);
+    free_door(&door->at.thing);
     Py_RETURN_NONE;
 }
 

@@ -20,9 +20,6 @@ Source: wire/link-extension.md "Data sockets"; daemons/link_admission.py; ours. 
 #define ATTACH "\0\x10\x1b\0"
 #define HEAD (4 + TICKET)
 #define AT_ONCE 16        /* connections in one turn */
-#define UNFETCHED 64      /* given up, that Python has not fetched; behind them the gate waits */
-
-enum { FAILED = 64 }; /* news of a gate, as of a door */
 
 typedef struct {
     uint8_t ticket[TICKET];
@@ -40,10 +37,8 @@ struct Tickets {
 };
 
 typedef struct {
-    Thing thing;
-    int fd, error;
-    uint32_t scope, unfetched, burst, failures;
-    bool stands;
+    Acceptor at;
+    uint32_t scope;
 } Gate;
 
 static const Kind gate_kind, stranger;
@@ -146,14 +141,6 @@ void tickets_free(Pump *pump)
 
 /* -- connections come */
 
-static void stand(Pump *pump, Gate *gate, bool stands)
-{
-    struct epoll_event event = {.events = stands ? 0 : EPOLLIN, .data.u64 = gate->thing.handle};
-    if (stands != gate->stands)
-        epoll_ctl(pump->epoll, EPOLL_CTL_MOD, gate->fd, &event);
-    gate->stands = stands;
-}
-
 static bool is_from(const struct sockaddr_storage *name, const uint8_t source[16])
 {
     struct in6_addr six = {0};
@@ -179,88 +166,45 @@ static Entry *shown(Pump *pump, Gate *gate, int fd, const struct sockaddr_storag
 }
 
 /* It waits for a client from now on; false: it does not, and nothing has changed. */
-static bool let_in(Pump *pump, Gate *gate, Entry *entry, int fd, int64_t time)
+static bool let_in(Pump *pump, Gate *gate, Entry *entry, Pair *pair, int fd, int64_t time)
 {
     Tickets *tickets = pump->tickets;
     uint8_t head[HEAD];
     uint32_t number;
     memcpy(&number, entry->ticket, sizeof number);
     bool was_dry = false;
-    if (!room_for_one(tickets) || !stock_takes(pump, entry->stock, fd, ntohl(number), time, &was_dry))
+    if (!room_for_one(tickets) || !stock_takes(pump, entry->stock, pair, fd, ntohl(number), time, &was_dry))
         return false;
     if (recv(fd, head, HEAD, MSG_DONTWAIT) != HEAD)
         ; /* it was there a moment ago: what is left of it is told of as of any data socket that speaks */
     memcpy(tickets->came[tickets->came_count++], entry->ticket, TICKET);
     take_out(tickets, entry);
-    tell_later(pump, &gate->thing, 0);
+    tell_later(pump, &gate->at.thing, 0);
     pump->tell = pump->tell || was_dry;
     return true;
 }
 
-static void give_up(Pump *pump, Gate *gate, Pair *pair, int fd, const struct sockaddr_storage *name, int64_t time)
+static void judge(Pump *pump, Acceptor *at, int fd, const struct sockaddr_storage *name, Pair *pair)
 {
+    Gate *gate = (Gate *)at;
+    int64_t time = now();
+    Entry *entry = shown(pump, gate, fd, name, time);
+    if (entry != NULL && let_in(pump, gate, entry, pair, fd, time))
+        return;
+    begin_pair(pair, &stranger, 0, 0, 0, 0);
     begin_side(&pair->side[0], fd, 0, 0, RECORD);
     pair->came = pair->ended = time;
     pair->name = *name;
     pair->made = true;
-    pair->maker = gate->thing.handle;
-    gate->unfetched++;
+    pair->maker = at->thing.handle;
+    at->unfetched++;
     tell(pump, &pair->thing, GIVEN);
 }
 
 static void gate_turn(Pump *pump, Thing *thing)
 {
-    Gate *gate = (Gate *)thing;
-    struct sockaddr_storage name;
-    for (uint32_t count = 0; count < gate->burst; count++) {
-        if (gate->unfetched >= UNFETCHED) {
-            stand(pump, gate, true);
-            return;
-        }
-        socklen_t size = sizeof name;
-        Pair *pair = new_pair(&stranger, 0, 0, 0, 0);
-        int fd = pair == NULL ? -1 : accept4(gate->fd, (struct sockaddr *)&name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        int error = pair == NULL ? ENOMEM : errno;
-        if (fd >= 0) {
-            gate->failures = 0;
-            int64_t time = now();
-            Entry *entry = shown(pump, gate, fd, &name, time);
-            if (entry == NULL || !let_in(pump, gate, entry, fd, time))
-                give_up(pump, gate, pair, fd, &name, time);
-            else
-                free_pair(&pair->thing);
-            continue;
-        }
-        if (pair != NULL)
-            free_pair(&pair->thing);
-        if (error == EAGAIN || error == EWOULDBLOCK) {
-            gate->burst = 1;
-            gate->failures = 0;
-            return;
-        }
-        if (!only_this_failed(error) || ++gate->failures == FAILURES) {
-            gate->error = error;
-            stand(pump, gate, true);
-            tell(pump, thing, FAILED);
-            return;
-        }
-    }
-    gate->burst = gate->burst * 2 < AT_ONCE ? gate->burst * 2 : AT_ONCE;
+    accept_some(pump, (Acceptor *)thing, &stranger, AT_ONCE, NULL, judge);
 }
-
-static void gate_happened(Pump *pump, Thing *thing, int side, uint32_t events)
-{
-    Gate *gate = (Gate *)thing;
-    if (events & (EPOLLHUP | EPOLLERR)) { /* somebody has shut it */
-        epoll_ctl(pump->epoll, EPOLL_CTL_DEL, gate->fd, NULL);
-        gate->error = EINVAL;
-        tell(pump, thing, FAILED);
-    } else if (!gate->stands && !gate->error) {
-        append(&pump->fresh, &thing->turn);
-    }
-}
-
-static void gate_told(Pump *pump, Thing *thing, Told *told) { told->error = ((Gate *)thing)->error; }
 
 static void free_gate(Thing *thing) { free(thing); }
 
@@ -276,18 +220,18 @@ static void stranger_told(Pump *pump, Thing *thing, Told *told)
     told->made = pair;
     told->gone = thing;
     pair->made = false;
-    if (gate != NULL && gate->thing.kind == &gate_kind && gate->unfetched-- == UNFETCHED && !gate->error)
-        stand(pump, gate, false);
+    if (gate != NULL && gate->at.thing.kind == &gate_kind && was_unfetched(&gate->at))
+        stand(pump, &gate->at, false);
 }
 
-static const Kind gate_kind = {gate_happened, gate_turn, gate_told, free_gate, NULL};
+static const Kind gate_kind = {acceptor_happened, gate_turn, acceptor_told, free_gate, NULL};
 static const Kind stranger = {nothing, no_turn, stranger_told, free_pair, NULL};
 
 /* -- Python's */
 
 PyDoc_STRVAR(gate_doc, "gate(fd, scope) -> handle\n\n"
     "Accept data sockets with tickets of that scope at a listening socket, which stays the caller's; all others are\n"
-    "given up. Its news are that tickets were used, which ``came`` says; with FAILED: it accepts nobody any more.");
+    "given up. Its news are that tickets were used, which ``came`` says; with UNABLE: it accepts nobody any more.");
 
 static PyObject *pump_gate(PyObject *self, PyObject *args)
 {
@@ -300,20 +244,15 @@ static PyObject *pump_gate(PyObject *self, PyObject *args)
         pump->tickets = calloc(1, sizeof *pump->tickets);
     Gate *gate = pump->tickets == NULL ? NULL : calloc(1, sizeof *gate);
     if (gate != NULL) {
-        begin_thing(&gate->thing, &gate_kind);
-        gate->fd = fd;
+        begin_acceptor(&gate->at, &gate_kind, fd);
         gate->scope = scope;
-        gate->burst = 1;
         take_lock(pump);
-        if (place(pump, &gate->thing))
-            error = watch(pump, &gate->thing, 0, fd, EPOLLIN) < 0 ? errno : 0;
-        uint64_t handle = gate->thing.handle;
-        if (error)
-            detach(pump, &gate->thing);
+        error = lend_acceptor(pump, &gate->at);
+        uint64_t handle = gate->at.thing.handle;
         release(pump);
         if (!error)
             return PyLong_FromUnsignedLongLong(handle);
-        free_gate(&gate->thing);
+        free_gate(&gate->at.thing);
     }
     errno = error;
     return PyErr_SetFromErrno(PyExc_OSError);
@@ -333,8 +272,7 @@ static PyObject *pump_close_gate(PyObject *self, PyObject *handle)
         return NULL;
     }
     take_lock(pump);
-    epoll_ctl(pump->epoll, EPOLL_CTL_DEL, ((Gate *)thing)->fd, NULL);
-    detach(pump, thing);
+    take_acceptor(pump, (Acceptor *)thing);
     release(pump);
     free_gate(thing);
     Py_RETURN_NONE;

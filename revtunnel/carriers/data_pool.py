@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
-from revtunnel.carriers.data_stream import DataSocket, DataStream
+from revtunnel.carriers.data_stream import DataSocket, DataStream, StreamLink
 from revtunnel.carriers.stock import Spare
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
@@ -62,7 +62,7 @@ class DataHub(Typing):
         """It runs no more."""
 
 
-class DataLink(Typing):
+class DataLink(StreamLink, Typing):
     """What a pool needs of its link."""
 
     serial: str
@@ -83,18 +83,6 @@ class DataLink(Typing):
     @property
     def round_trip(self) -> float | None:
         """Seconds, as measured; None: not yet."""
-
-    @property
-    def says_origins(self) -> bool:
-        """Whether the agent wants to know where its clients come from."""
-
-    @property
-    def says_sessions(self) -> bool:
-        """Whether the agent is told which remote session a client is of."""
-
-    @property
-    def takes_early(self) -> bool:
-        """Whether bytes may stand behind CONNECT."""
 
 
 class _WaitingClient(NamedTuple):

@@ -35,7 +35,7 @@ from revtunnel.streams.commands import Command, encode_after, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running, relayed_state, sided
 
-__all__ = ["RECALL", "DataSocket", "DataStream", "StreamPool"]
+__all__ = ["RECALL", "DataSocket", "DataStream", "StreamLink", "StreamPool"]
 
 RECALL = 30.0  # seconds that an agent has to say what has become of a client's first bytes
 

@@ -19,14 +19,14 @@ from revtunnel.carriers.stock import end_of
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.addresses import address_of, written_address
-from revtunnel.sockets.data_plane import ASKED, CUT, DONE, OPENED, DataPlane, Made
+from revtunnel.sockets.data_plane import ASKED, CUT, DONE, OPENED, DataPlane, Made, Maker
 from revtunnel.sockets.ends import said
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import sided
 
-__all__ = ["Allowed", "Door", "Lent"]
+__all__ = ["Allowed", "Door", "Lent", "lend"]
 
 
 class Allowed(NamedTuple):
@@ -54,6 +54,23 @@ class Lent(Typing):
         """Somebody who was accepted there, of whom nothing was read; an errno: he is cut."""
 
 
+def lend(
+    plane: DataPlane, port: Lent, close: Callable[[], None], make: Callable[[Any, int], int], maker: Maker
+) -> int:
+    """Have the plane accept at a port, by what ``make`` makes of its descriptor there: that one's handle.
+
+    ``close`` is called before the port is closed. OSError: it cannot be lent, and nothing has changed.
+    """
+    descriptor = port.lend_here(close)
+    if descriptor < 0:
+        raise OSError(errno.EBUSY, "somebody else has it")
+    try:
+        return plane.lend(lambda pump: make(pump, descriptor), maker)
+    except OSError:
+        port.take_back_here()
+        raise
+
+
 class Door:
     """One client port. ``closed`` is called once Python has it again."""
 
@@ -77,15 +94,10 @@ class Door:
         self.here: set[ClientSocket] = set()  # those that became streams, and have their bytes there
         stock = pool.spare.lend(plane).handle
         connect = encode_frame(Command.CONNECT, 0, encode_connect(clients.target))
-        descriptor = port.lend_here(self.close)
-        if descriptor < 0:
-            raise OSError(errno.EBUSY, "somebody else has it")
-        try:
-            told = stock, descriptor, connect, pool.link.says_origins, ended_wait, *allowed[:2]
-            self.handle = plane.lend(lambda pump: pump.door(*told), self)
-        except OSError:
-            port.take_back_here()
-            raise
+        told = connect, pool.link.says_origins, ended_wait, *allowed[:2]
+        self.handle = lend(
+            plane, port, self.close, lambda pump, number: pump.door(stock, number, *told), self
+        )
         pool.spare.doors.add(self)
         self.allow(allowed)
 

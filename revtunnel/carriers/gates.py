@@ -9,14 +9,13 @@ in batches; so the plane is asked before one is withdrawn.
 Source: issue 16 "takes tickets"; _pump_gates.c; daemons/link_admission.py.
 """
 
-import errno
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from revtunnel.carriers.doors import Lent
-from revtunnel.sockets.data_plane import BATCH, FAILED, DataPlane, Made
+from revtunnel.carriers.doors import Lent, lend
+from revtunnel.ground.networks import address_of
+from revtunnel.sockets.data_plane import BATCH, UNABLE, DataPlane, Made
 from revtunnel.streams.commands import TICKET_SIZE
 
 if TYPE_CHECKING:
@@ -27,14 +26,10 @@ __all__ = ["Gate", "Gates"]
 
 def _address(source: str) -> bytes | None:
     """As the plane compares them; None: it is none of IP."""
-    try:
-        return bytes(10) + b"\xff\xff" + socket.inet_pton(socket.AF_INET, source)
-    except OSError:
-        pass
-    try:
-        return socket.inet_pton(socket.AF_INET6, source.strip("[]"))
-    except OSError:
+    address = address_of(source)
+    if address is None or "%" in source:  # a zone is not compared there
         return None
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
 
 
 def _split(tickets: bytes) -> list[bytes]:
@@ -48,14 +43,7 @@ class Gate:
         """OSError: it cannot be lent, and nothing has changed."""
         self._gates, self._plane, self._port = gates, plane, port
         self._over = False
-        descriptor = port.lend_here(self.close)
-        if descriptor < 0:
-            raise OSError(errno.EBUSY, "somebody else has it")
-        try:
-            self.handle = plane.lend(lambda pump: pump.gate(descriptor, scope), self)
-        except OSError:
-            port.take_back_here()
-            raise
+        self.handle = lend(plane, port, self.close, lambda pump, number: pump.gate(number, scope), self)
 
     def close(self) -> None:
         """Take it back."""
@@ -74,7 +62,7 @@ class Gate:
     def told(self, news: int, side: int, number: int) -> None:
         """Tickets were used, or it cannot accept there: Python can, or says why not."""
         self._gates.fetch()
-        if news & FAILED:
+        if news & UNABLE:
             self._gates.soon(self.close)
 
     def made(self, made: Made) -> None:

@@ -106,11 +106,8 @@ class DevicesOfNodes:
         if row is None:
             return
         yes = None if row.get("yes") is None else row["yes"] is True
-        if (
-            self._say.told(asked.session, bool(row.get("asks", True)), yes, str(row.get("why", "")))
-            and yes is None
-        ):
-            # its site has not answered yet
+        said = bool(row.get("asks", True)), yes, str(row.get("why", ""))
+        if self._say.told(asked.session, *said) and yes is None:  # its site has not answered yet
             self._clock.callLater(UNDECIDED, self._ask_again, serial, asked)
 
     def _ask_again(self, serial: str, asked: ConsentRequest) -> None:

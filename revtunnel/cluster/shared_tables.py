@@ -44,9 +44,7 @@ _ENDS = {"tokens": 2, "user_tokens": 4}  # where each row says when it ends; the
 SLACK = 86400.0  # seconds that clocks of nodes may be apart
 WAITING = 10_000  # rows that wait for their owners
 ROOM = 1000
-
-
-OF = 1 << 32
+OF = 1 << 32  # lives of what is somebody's, in each of his
 
 
 class _Version(NamedTuple):
@@ -153,6 +151,15 @@ class SharedTables:
             self._forget()
         return {each.id for each in records if self._versions.get(each.id) == each.version}, over
 
+    def now(self, ids: Iterable[str]) -> dict[str, str]:
+        """Records as they are here, of those that others have to know."""
+        known = [(id, self._versions[id]) for id in ids if id in self._versions]
+        changes = [(id, *_change(id, None)[:2]) for id, version in known if not self._over(version)]
+        return {
+            id: _text(self._versions[id], (table, key, self._ledger.row(table, key)))
+            for id, table, key in changes
+        }
+
     # -- inside
 
     def _have_count(self) -> None:
@@ -230,15 +237,6 @@ class SharedTables:
             self._waiting[record.id] = record
         else:
             self._missed += 1
-
-    def now(self, ids: Iterable[str]) -> dict[str, str]:
-        """Records as they are here, of those that others have to know."""
-        known = [(id, self._versions[id]) for id in ids if id in self._versions]
-        changes = [(id, *_change(id, None)[:2]) for id, version in known if not self._over(version)]
-        return {
-            id: _text(self._versions[id], (table, key, self._ledger.row(table, key)))
-            for id, table, key in changes
-        }
 
     def _keep(self, versions: dict[str, _Version]) -> None:
         self._versions |= versions

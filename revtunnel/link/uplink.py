@@ -174,10 +174,8 @@ class Uplink:
             self.rounds.first(sent)
             detail, delay = f"{detail or reason}; to {sent}, as it says", 0.0
         elif self._sends > SENT:
-            detail, delay = (
-                f"{detail or reason}; sent on {SENT} times",
-                self._after_failure(True, link.retry_after),
-            )
+            detail = f"{detail or reason}; sent on {SENT} times"
+            delay = self._after_failure(True, link.retry_after)
         elif link.up_since is not None:
             spread = link.server.spread if link.server is not None else 1.0
             # of one server of several that stops: the others are there

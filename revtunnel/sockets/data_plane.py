@@ -41,11 +41,11 @@ __all__ = [
     "CUT",
     "DONE",
     "ENDING",
-    "FAILED",
     "GIVEN",
     "IS_ENDING",
     "OPENED",
     "READ_ENDED",
+    "UNABLE",
     "WRITE_ENDED",
     "DataPlane",
     "Given",
@@ -59,7 +59,7 @@ AFTER = 8  # readings of a pair in Python: a question and its answer are two
 BATCH = 64  # news at once, as in _pump.h
 ENDING, DONE, CUT = 1, 2, 4  # news of a pair, as there
 OPENED, GIVEN, ASKED = 8, 16, 32  # of one that was made there: joined; Python's now; its CONNECT was said
-FAILED = 64  # of whatever accepts there: it does not any more
+UNABLE = 64  # of whatever accepts there: it does not any more
 READ_ENDED, WRITE_ENDED, IS_ENDING = 1, 2, 4  # state of a side, likewise
 # of a side: descriptor, state, bytes it has taken, bytes held for it, where its TLS engine is or 0
 Given = tuple[int, int, int, bytes, int]

@@ -1,14 +1,11 @@
 """A server's clients at random, accepted by the data plane: beside Python, sanitized, ten thousand times."""
 
 import gc
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.sockets.test_pump import ROOT, built, held, sanitized
+from tests.sockets.test_pump import built, held, run_sanitized
 from tests.support.door_drive import drive, short_connections
 
 pytestmark = pytest.mark.slow
@@ -29,16 +26,7 @@ def test_what_becomes_of_clients_is_the_same_as_in_python() -> None:
 )
 def test_nothing_for_sanitizers(kind: str, library: str, tmp_path: Path) -> None:
     """No byte beyond its buffer, none after it was freed, nothing undefined; no race."""
-    target, preload = sanitized(tmp_path, kind, library)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.door_drive", target, "5", "30"],
-        cwd=ROOT,
-        env=os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+    assert run_sanitized(tmp_path, kind, library, "tests.support.door_drive", "5", "30") == (0, "ok\n", "")
 
 
 @built

@@ -19,6 +19,7 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
+from tests.carriers.test_data_sockets import attach, stranger
 from tests.support.data_world import HOST, DataWorld
 from tests.support.depth import deep
 
@@ -52,18 +53,6 @@ def exchange(world: DataWorld) -> None:
     world.carry(service, client, b"!")
     client.close()
     service.close()
-
-
-def dialled(world: DataWorld, data: bytes) -> socket.socket:
-    """Somebody who says that at the listener for agents."""
-    sock = socket.create_connection((HOST, world.port))
-    sock.send(data)
-    sock.setblocking(False)
-    return sock
-
-
-def attach(ticket: bytes) -> bytes:
-    return encode_frame(Command.ATTACH, 0, ticket)
 
 
 def issued(world: DataWorld, count: int = 1) -> list[bytes]:
@@ -106,7 +95,7 @@ def test_whoever_has_no_good_ticket_is_judged_as_ever(world: DataWorld, kind: st
     tickets, pool = issued(world, 2), world.pool
     good = attach(tickets[0])
     if kind == "used":
-        dialled(world, good)
+        stranger(world, good)
         world.until(lambda: tickets[0] not in pool._tickets, "the first")
     said = {
         "wrong": attach(tickets[0][:4] + bytes(12)),
@@ -117,7 +106,7 @@ def test_whoever_has_no_good_ticket_is_judged_as_ever(world: DataWorld, kind: st
         "nothing": b"",
     }[kind]
     before = len(world.of(LinkRefused))
-    sock = dialled(world, said)
+    sock = stranger(world, said)
     if kind in ("less", "nothing"):
         world.turn(20)
         assert (
@@ -154,7 +143,7 @@ def test_a_ticket_of_another_address_or_another_listener_is_python_s(world: Data
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(world.agents), "given", watched)
-        sock = dialled(world, attach(ticket))
+        sock = stranger(world, attach(ticket))
         world.until(lambda: ticket not in pool._tickets, "its ticket")
     assert len(came) == 1
     sock.close()
@@ -163,7 +152,7 @@ def test_a_ticket_of_another_address_or_another_listener_is_python_s(world: Data
 def test_strangers_come_in_there(world: DataWorld) -> None:
     """A crowd of them, which Python judges one by one."""
     before = len(world.of(LinkRefused))
-    crowd = [dialled(world, b"GET / HTTP/1.1\r\n\r\n") for _ in range(100)]
+    crowd = [stranger(world, b"GET / HTTP/1.1\r\n\r\n") for _ in range(100)]
     world.until(lambda: len(world.of(LinkRefused)) >= before + 100, "a word for each")
     for sock in crowd:
         sock.close()
@@ -175,7 +164,7 @@ def test_a_ticket_that_python_took_is_not_good_there_again(world: DataWorld, fir
     """Whoever shows it the second time is refused, and is no data socket that nobody counts."""
     (ticket,), pool = issued(world), world.pool
     said = attach(ticket) + (b"x" if first == "more" else b"")
-    sock = dialled(world, said[:10])
+    sock = stranger(world, said[:10])
     world.turn()
     sock.send(said[10:])
     world.until(lambda: ticket not in pool._tickets, "its ticket")
@@ -191,7 +180,7 @@ def test_a_ticket_that_was_used_there_is_not_good_in_python(
     with monkeypatch.context() as patch:
         patch.setattr(gates, "fetch", lambda: None)
         warm = len(pool.spare)
-        sock = dialled(world, attach(ticket))
+        sock = stranger(world, attach(ticket))
         world.until(lambda: len(pool.spare) == warm + 1, "it in its stock")
         assert ticket in pool._tickets
         refused_again(world, ticket, counted=False)
@@ -206,7 +195,7 @@ def test_a_ticket_that_was_used_there_is_not_good_in_python(
 def refused_again(world: DataWorld, ticket: bytes, counted: bool = True) -> None:
     """The second who shows it."""
     before = len(world.of(LinkRefused))
-    late = dialled(world, attach(ticket))
+    late = stranger(world, attach(ticket))
     world.until(lambda: len(world.of(LinkRefused)) > before, "a word")
     assert world.of(LinkRefused)[-1].reason == "ticket"
     assert ended(world, late) in ("reset", "end of file")
@@ -228,14 +217,14 @@ def test_tickets_that_are_withdrawn_are_good_no_more(world: DataWorld) -> None:
     first, second = issued(world, 2)
     pool, data = world.pool, world.switchboard.data
     warm = pool.core.warm
-    sock = dialled(world, attach(first))
+    sock = stranger(world, attach(first))
     world.until(lambda: len(pool.spare) == warm + 1 or first not in pool._tickets, "it in its stock")
     pool._withdraw([each for each in (first, second) if each in pool._tickets])
     data.gates.fetch()
     assert not {first, second} & {*pool._tickets}
     assert pool.core.coming == len(pool._tickets)
     world.until(lambda: data.sockets == pool.core.warm == len(pool.spare), "rest")
-    late = dialled(world, attach(second))
+    late = stranger(world, attach(second))
     assert ended(world, late) in ("reset", "end of file")
     assert [fact.reason for fact in world.of(LinkRefused)] == ["ticket"]
     sock.close()
@@ -287,7 +276,7 @@ def test_descriptors_that_are_short_are_python_s_to_judge(world: DataWorld) -> N
     """The plane says that it cannot accept; Python has the listener back."""
     gates = world.switchboard.data.gates
     (gate,) = gates._gates.values()
-    gate.told(module.FAILED, 0, 24)
+    gate.told(module.UNABLE, 0, 24)
     world.until(lambda: not len(gates), "its return")
     exchange(world)
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def sanitized(place: Path, kind: str, library: str, *also: str | Path) -> tuple[
     return target, found
 
 
+def run_sanitized(
+    place: Path, kind: str, library: str, module: str, *words: str, also: Sequence[str | Path] = ()
+) -> tuple[int, str, str]:
+    """What a module says that drives such a build: its status, its output, and what it complains of."""
+    target, preload = sanitized(place, kind, library, *also)
+    done = subprocess.run(
+        [sys.executable, "-m", module, target, *words],
+        cwd=ROOT,
+        env=os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("kind", "library"),
     [
@@ -70,16 +87,7 @@ def sanitized(place: Path, kind: str, library: str, *also: str | Path) -> tuple[
 )
 def test_nothing_for_sanitizers(kind: str, library: str, tmp_path: Path) -> None:
     """No byte beyond its buffer, none after it was freed, nothing undefined; no race."""
-    target, preload = sanitized(tmp_path, kind, library)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.pump_drive", target, "5", "15"],
-        cwd=ROOT,
-        env=os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+    assert run_sanitized(tmp_path, kind, library, "tests.support.pump_drive", "5", "15") == (0, "ok\n", "")
 
 
 def held() -> tuple[int, int, int]:

@@ -74,10 +74,9 @@ class Program:
     def _send(self, most: int) -> None:
         try:
             if self.sent < len(self.said):
-                self.sent += self.sock.send(self.said[self.sent : self.sent + most])
+                self.sent += self._give(most)
             elif not self.ended:
-                self.sock.shutdown(socket.SHUT_WR)
-                self.ended = True
+                self.ended = self._end()
         except BlockingIOError:
             pass
         except OSError:
@@ -87,7 +86,7 @@ class Program:
         if self.saw:
             return
         try:
-            data = self.sock.recv(most)
+            data = self._take(most)
         except BlockingIOError:
             return
         except OSError:
@@ -96,6 +95,18 @@ class Program:
         self.heard += data
         if not data:
             self.saw = "end"
+
+    # -- by its socket; BlockingIOError: not now
+
+    def _give(self, most: int) -> int:
+        return self.sock.send(self.said[self.sent : self.sent + most])
+
+    def _end(self) -> bool:
+        self.sock.shutdown(socket.SHUT_WR)
+        return True
+
+    def _take(self, most: int) -> bytes:
+        return self.sock.recv(most)
 
     def reset(self) -> None:
         """Cut it."""
@@ -113,29 +124,20 @@ class EndProgram(Program):
         self._unsent = b""
         self._rude = isinstance(end, TlsEnd) and pace.random() < 0.5
 
-    def _send(self, most: int) -> None:
-        try:
-            if self.sent < len(self.said):
-                self._unsent = self._unsent or self.said[self.sent : self.sent + most]
-                taken = self.end.write(self._unsent)
-                self.sent += taken
-                self._unsent = self._unsent[taken:]
-            elif not self.ended:
-                self.ended = self.end.end_writing()
-        except OSError:
-            self.saw = self.saw or "reset"
+    def _give(self, most: int) -> int:
+        self._unsent = self._unsent or self.said[self.sent : self.sent + most]
+        taken = self.end.write(self._unsent)
+        self._unsent = self._unsent[taken:]
+        return taken
 
-    def _read(self, most: int) -> None:
-        if self.saw:
-            return
-        try:
-            size = self.end.read_into(_room[: max(most, RECORD)])
-        except OSError:
-            self.saw = "reset"
-            return
-        self.heard += _room[: size or 0]
-        if size == 0:
-            self.saw = "end"
+    def _end(self) -> bool:
+        return self.end.end_writing()
+
+    def _take(self, most: int) -> bytes:
+        size = self.end.read_into(_room[: max(most, RECORD)])
+        if size is None:
+            raise BlockingIOError
+        return bytes(_room[:size])
 
     def cut(self) -> None:
         """With a reset; or by a FIN where TLS owes a close_notify, with or without rubbish in front."""

@@ -92,6 +92,7 @@ def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
         "setup.cfg",
         "revtunnel/_pump.c",
         "revtunnel/_pump.h",
+        "revtunnel/_pump_accept.c",
         "revtunnel/_pump_dials.c",
         "revtunnel/_pump_doors.c",
         "revtunnel/_pump_tls.c",
