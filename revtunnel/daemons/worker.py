@@ -23,7 +23,15 @@ from revtunnel.daemons.worker_answers import ASKED, Answers
 from revtunnel.daemons.worker_links import WorkerLink
 from revtunnel.daemons.worker_messages import Came, FactTold, LinkSaid, Load, WorkerOrders
 from revtunnel.daemons.worker_streams import WorkerStreams
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, ServerState, ServiceDown, ServiceUp
+from revtunnel.ground.facts import (
+    ChannelEnded,
+    ChannelOpened,
+    ClientRefused,
+    Fact,
+    ServerState,
+    ServiceDown,
+    ServiceUp,
+)
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer
@@ -55,6 +63,9 @@ class Parent(Protocol):
 
     def given_on(self, share: int, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket that came to another worker than its own."""
+
+    def not_lent(self, worker: "Worker", serial: str, name: str) -> None:
+        """It had no room for a port that it was lent."""
 
     def departed(self, serial: str) -> None:
         """A link of a device is gone."""
@@ -280,6 +291,9 @@ class Worker:
 
     def heard_client(self, serial: str, name: str, peer: str, origin: Origin | None, descriptor: int) -> None:
         """A client whose device it has no more."""
+        if descriptor < 0:
+            self._board.report(ClientRefused(serial, name, peer, "descriptors"))
+            return
         end = PlainEnd(socket.socket(fileno=descriptor), peer)
         end.origin = origin
         ports = (port for port in self._board.ports.of(serial) if port.clients.name == name)
@@ -288,6 +302,9 @@ class Worker:
             end.abort()
         else:
             port.clients.came(end)
+
+    def heard_not_lent(self, serial: str, name: str) -> None:
+        self._workers.not_lent(self, serial, name)
 
     # -- inside
 

@@ -181,6 +181,45 @@ def test_a_port_that_cannot_be_lent_stays_the_parents(parent: Parent) -> None:
     assert parent.workers._lent.get("plc-7", {}) == {}
 
 
+def test_a_port_that_a_worker_had_no_room_for_is_the_parents_again(parent: Parent) -> None:
+    """Its clients would else wait for nobody."""
+    said: list[str] = []
+
+    class Listening:
+        def lend(self) -> int:
+            said.append("lent")
+            return some_file()
+
+        def take_back(self) -> None:
+            said.append("back")
+
+        def stop(self) -> None:
+            raise NotImplementedError
+
+    worker, other = (parent.worker(share, os.getpid(), ready=True) for share in (1, 2))
+    far_link(parent, worker)
+    lease: Any = Namespace(use=("plc-7", "ssh"), pool="default")
+    clients: Any = None
+    parent.workers._opened(OpenPort(lease, clients, Listening()))
+    other.heard_not_lent("plc-7", "ssh")
+    assert said == ["lent"], "it is another's"
+    worker.heard_not_lent("plc-7", "ssh")
+    worker.heard_not_lent("plc-7", "ssh")
+    assert said == ["lent", "back"]
+
+
+def test_whom_the_parent_has_no_room_for_is_refused(parent: Parent) -> None:
+    """A data socket of another worker, a client whose device has left: one line each, and no worker ends."""
+    worker = parent.worker(1, os.getpid(), ready=True)
+    worker.heard_attach(2, bytes(16), "main plc-7", "192.0.2.7:5", -1)
+    worker.heard_client("plc-7", "ssh", "192.0.2.7:6", None, -1)
+    told = [(type(fact).__name__, fact.peer, fact.reason) for fact in parent.facts]  # type: ignore[attr-defined]
+    assert told == [
+        ("LinkRefused", "192.0.2.7:5", "descriptors"),
+        ("ClientRefused", "192.0.2.7:6", "descriptors"),
+    ]
+
+
 def far_link(parent: Parent, worker: Worker) -> None:
     """A device of that worker, as far as ports see."""
     link = WorkerLink.__new__(WorkerLink)
