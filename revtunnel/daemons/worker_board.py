@@ -237,15 +237,18 @@ class WorkerBoard(Switchboard):
         clients.let_in(client)
 
     def join(
-        self, serial: str, name: str, peer: str, origin: Origin | None, session: str, descriptor: int
+        self, serial: str, name: str, peer: str, origin: Origin | None, session: str, first: bool, given: int
     ) -> None:
-        """One that stays the parent's, who joins it with this connection once it is answered there."""
-        if descriptor < 0:
+        """One that stays the parent's, who joins it with this connection once it is answered there.
+
+        ``first``: what it says may go before that; ``given``: the descriptor.
+        """
+        if given < 0:
             self.report(ClientRefused(serial, name, peer, "descriptors"))
             return
-        end = PlainEnd(socket.socket(fileno=descriptor), peer)
+        end = PlainEnd(socket.socket(fileno=given), peer)
         clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
-        client = ForwardedSocket(self._reactor, end, clients, origin, lambda client: None)
+        client = ForwardedSocket(self._reactor, end, clients, origin, lambda client: None, first)
         client.peer = peer
         clients.let_in(client)
 

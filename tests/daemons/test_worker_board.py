@@ -160,7 +160,7 @@ def test_who_came_when_no_descriptor_was_left_is_refused_by_name(one: One, tmp_p
     one.board.came(agents, near.detach(), -1, -1)
     one.board.attached(TICKET, "main ", "192.0.2.7:8", -1)
     one.board.client("plc-7", "ssh", "192.0.2.7:9", None, "", -1)
-    one.board.join("plc-7", "ssh", "192.0.2.7:10", None, "", -1)
+    one.board.join("plc-7", "ssh", "192.0.2.7:10", None, "", True, -1)
     assert [end.peer for end in let_in] == ["192.0.2.7:5"]
     told = [(type(fact).__name__, fact.peer, fact.reason) for fact in one.told.facts]  # type: ignore[attr-defined]
     assert told == [
