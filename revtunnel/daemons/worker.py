@@ -148,9 +148,7 @@ class Worker:
 
     def counted(self, serial: str) -> None:
         """A stream that its client's side here counts; ``_fact`` does, too."""
-        device = self._board.fleet.get(serial)
-        if device is not None:
-            device.channels -= 1
+        self._count(serial, -1)
 
     def ask(self) -> "Deferred[None]":
         """Fires when it has said what it has."""
@@ -308,6 +306,11 @@ class Worker:
 
     # -- inside
 
+    def _count(self, serial: str, change: int) -> None:
+        device = self._board.fleet.get(serial)
+        if device is not None:
+            device.channels += change
+
     def _depart(self, link: Any, reason: str, detail: str, cut: int) -> None:
         del self.links[link.number]
         link.up_since = link.up_since or self.reactor.seconds()
@@ -319,14 +322,12 @@ class Worker:
         """Something happened there."""
         if isinstance(fact, ChannelOpened):
             self.streams.opened(fact)
-            device = self._board.fleet.get(fact.serial)
-            if device is not None:
-                device.channels += 1
+            self._count(fact.serial, 1)
         elif isinstance(fact, ServiceUp | ServiceDown):
             self._service(fact)
         self._board.report(fact)
-        if isinstance(fact, ChannelEnded):
-            self.streams.ended(fact.serial, fact.channel)
+        if isinstance(fact, ChannelEnded) and not self.streams.ended(fact.serial, fact.channel):
+            self._count(fact.serial, 1)  # it was never opened
 
     def _service(self, fact: ServiceUp | ServiceDown) -> None:
         device = self._board.fleet.get(fact.serial)

@@ -14,6 +14,7 @@ from twisted.logger import globalLogPublisher
 
 from revtunnel.daemons.worker import Worker
 from revtunnel.daemons.worker_links import WorkerCarrier, WorkerLink
+from revtunnel.daemons.worker_messages import Load
 from revtunnel.daemons.worker_streams import WorkerStreams
 from revtunnel.daemons.workers import LEARN, LOOK, PAUSE, Workers
 from revtunnel.fleet.client_ports import OpenPort
@@ -22,6 +23,7 @@ from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.descriptor_pipe import Message, WaitingPipe, pipe_pair
 from revtunnel.sockets.ends import PlainEnd
+from revtunnel.streams.running import Running
 from tests.sockets.test_descriptor_pipe import Turns
 
 
@@ -239,6 +241,27 @@ def test_streams_that_are_not_known_yet_are_ended_too(parent: Parent) -> None:
     assert said == []
     assert not newest.end_streams(Ended.OPERATOR, "kicked")
     assert said == [("end", "plc-7", None, Ended.OPERATOR, "kicked")]
+
+
+def test_a_stream_counts_for_its_device_once_whether_it_was_opened_or_not(parent: Parent) -> None:
+    """As in one process, which counts whoever is given to the device."""
+    worker, device = parent.worker(1, os.getpid(), ready=True), Namespace(link=None, channels=0)
+    parent.board.fleet.get = lambda serial: device
+    ended = Ended.CLOSED, "", 1.0, 0, 0
+    row = Running("plc-7", 262, "ssh", "192.0.2.1:5", "socket", "opening", 0.0, 0, 0, 0, 0)
+    told = [
+        (ChannelOpened, ("plc-7", 256, "ssh", "192.0.2.1:5", 1.0)),
+        (ChannelEnded, ("plc-7", 256, "ssh", "192.0.2.1:5", *ended)),
+        (ChannelEnded, ("plc-7", 259, "ssh", "192.0.2.1:6", *ended)),
+    ]
+    worker.heard_news(told, {})
+    assert device.channels == 2
+    worker.heard_load(Load(0, 0, {}, (row, row._replace(number=265))))  # somebody looks
+    worker.heard_news([(ChannelEnded, ("plc-7", 262, "ssh", "192.0.2.1:5", *ended))], {})
+    assert device.channels == 3
+    worker.heard_news([(ChannelOpened, ("plc-7", 265, "ssh", "192.0.2.1:5", 1.0))], {})
+    worker.heard_news([(ChannelEnded, ("plc-7", 265, "ssh", "192.0.2.1:5", *ended))], {})
+    assert device.channels == 4
 
 
 def test_what_a_stop_cuts_is_told(parent: Parent) -> None:
