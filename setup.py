@@ -19,6 +19,7 @@ PUMP = Extension(
         "revtunnel/_pump_doors.c",
         "revtunnel/_pump_gates.c",
         "revtunnel/_pump_pairs.c",
+        "revtunnel/_pump_stock.c",
         "revtunnel/_pump_table.c",
         "revtunnel/_pump_tls.c",
     ],

@@ -34,6 +34,7 @@ __all__ = ["CARRIERS", "Carrier", "main"]
 
 GIB, MIB = 2**30, 2**20
 SLOWEST = 5 * MIB  # bytes per second, both ways, below which a run is taken for stuck
+WARM_SIZE = 64 * MIB  # enough for streams that the data planes take, whose threads begin with the first
 WARM, BULK, SHORT = 0, 1 << 20, 1 << 21  # first connection numbers of the three runs of a carrier
 SETTINGS = "[data]\nwarm_idle = 1 s\n"  # waiting data sockets are no leak, so they are let go before counting
 Total = dict[str, float]  # what an end of soak.c says last; `sum` is text
@@ -80,7 +81,7 @@ class Outcome:
     """One carrier: totals of both ends, what was held, and what is wrong."""
 
     carrier: str
-    warm: Total = field(default_factory=dict)  # clients, before anything is counted
+    warm: list[Total] = field(default_factory=list)  # clients, before anything is counted
     bulk: Total = field(default_factory=dict)  # clients with many bytes
     short: Total = field(default_factory=dict)  # many clients
     service: Total = field(default_factory=dict)
@@ -198,14 +199,15 @@ def soak(carrier: Carrier, program: Path, size: int, count: int, seed: int) -> O
 
 
 def _told(outcome: Outcome) -> Iterator[str]:
-    return disagreements([outcome.warm, outcome.bulk, outcome.short], outcome.service)
+    return disagreements([*outcome.warm, outcome.bulk, outcome.short], outcome.service)
 
 
 def _runs(system: System, crew: Crew, ends: Ends, target: int, size: int, count: int) -> None:
     outcome, carrier = ends.outcome, ends.carrier
     (port,) = system.start(crew, target, 1)
     crew.wait_until(lambda: accepts(port), f"{system.name} at its front port")
-    outcome.warm = ends.client(port, 0, 2 * carrier.at_once, WARM)
+    outcome.warm.append(ends.client(port, 0, 2 * carrier.at_once, WARM))
+    outcome.warm.append(ends.client(port, WARM_SIZE, 0, WARM + (1 << 19)))
     outcome.before = at_rest(crew)
     say(f"  {carrier.name}: {size / GIB:.2f} GiB")
     outcome.bulk = ends.client(port, size, 0, BULK)
@@ -267,7 +269,7 @@ def tables(outcomes: Sequence[Outcome]) -> Iterator[str]:
             continue
         bulk, short = one.bulk, one.short
         cut = bulk["cuts_made"] + bulk["cuts_seen"] + short["cuts_made"] + short["cuts_seen"]
-        moved = one.service["bytes"], one.warm["bytes"] + bulk["bytes"] + short["bytes"]
+        moved = one.service["bytes"], sum(each["bytes"] for each in (*one.warm, bulk, short))
         rate = (bulk["bytes"] + bulk["sent"]) / bulk["seconds"] / 1e6
         per_second = short["connections"] / short["seconds"]
         figures = f"{moved[0] / MIB:.0f}", f"{moved[1] / MIB:.0f}", f"{rate:.0f}", bulk["connections"], cut

@@ -12,9 +12,11 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks import inside
 from benchmarks.ours import CTL
@@ -25,6 +27,7 @@ __all__ = ["COUNTED", "Standing", "at_rest", "back_to", "standing"]
 MIB = 2**20
 PATIENCE = 60.0  # seconds until the daemons have let go of everything
 REST = 6.0  # seconds without a change; the server looks at waiting data sockets every 5 s
+BY_THE_HOUR = {"HourlyCount.say"}  # timers that are there while there is something to say, one a listener
 COUNTED = ("sockets", "pipes", "others", "timers", "watched")
 
 
@@ -38,12 +41,15 @@ class Standing:
     timers: int = 0
     watched: int = 0  # readers and writers
     memory: float = 0.0
+    calls: list[str] = field(default_factory=list)  # of the timers
 
     def beyond(self, before: Standing, keeps: int) -> list[str]:
         """Name what is held now and was not before, but for `keeps` sockets; memory is not judged."""
         allowed = {"sockets": keeps, "watched": keeps}
+        more = ", ".join(Counter(self.calls) - Counter(before.calls))
         return [
             f"{getattr(self, name)} {name}, {getattr(before, name)} before"
+            + (f" (more: {more})" if name == "timers" and more else "")
             for name in COUNTED
             if getattr(self, name) > getattr(before, name) + allowed.get(name, 0)
         ]
@@ -56,7 +62,7 @@ def _descriptors(pid: int) -> Iterator[str]:
                 yield os.readlink(one).partition(":")[0]
 
 
-def _from_inside(pid: int) -> dict[str, int]:
+def _from_inside(pid: int) -> dict[str, Any]:
     path = Path(os.environ[inside.FOLDER]) / f"{pid}.json"
     path.unlink(missing_ok=True)
     os.kill(pid, signal.SIGUSR2)
@@ -80,7 +86,8 @@ def standing(crew: Crew) -> dict[str, Standing]:
             now.pipes += kinds.count("pipe")
             now.others += len(kinds) - kinds.count("socket") - kinds.count("pipe")
             said = _from_inside(pid)
-            now.timers += said["timers"]
+            now.calls += (call for call in said["timers"] if call not in BY_THE_HOUR)
+            now.timers = len(now.calls)
             now.watched += said["watched"]
     return held
 

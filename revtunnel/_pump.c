@@ -22,6 +22,22 @@ void take_lock(Pump *pump)
     Py_END_ALLOW_THREADS
 }
 
+/* What is in a slot, if it is of a kind; NULL: it is not, and KeyError says so in these words. */
+Thing *thing_of(Pump *pump, uint64_t handle, const Kind *kind, const char *missing)
+{
+    Thing *thing = find(pump, handle);
+    if (thing != NULL && thing->kind == kind)
+        return thing;
+    PyErr_SetString(PyExc_KeyError, missing);
+    return NULL;
+}
+
+PyObject *raised(int error)
+{
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 static void stop_thread(Pump *pump)
 {
     uint64_t one;
@@ -152,8 +168,7 @@ static PyObject *pump_join(PyObject *self, PyObject *args)
     PyBuffer_Release(&far.held);
     if (!error)
         return PyLong_FromUnsignedLongLong(handle);
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return raised(error);
 }
 
 static Pair *found(Pump *pump, PyObject *handle)
@@ -338,10 +353,8 @@ static PyObject *pump_start(PyObject *self, PyObject *nothing)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&pump->thread, NULL, work, pump);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error) {
-        errno = error;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
+    if (error)
+        return raised(error);
     pump->runs_in = getpid();
     Py_RETURN_NONE;
 }
@@ -371,11 +384,11 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* These and those of TLS, doors, gates and dials, one behind the other. */
+/* These and those of TLS, stocks, doors, gates and dials, one behind the other. */
 static PyMethodDef *all_methods(void)
 {
     static PyMethodDef all[48];
-    const PyMethodDef *tables[] = {methods, tls_methods, door_methods, gate_methods, dial_methods};
+    const PyMethodDef *tables[] = {methods, tls_methods, stock_methods, door_methods, gate_methods, dial_methods};
     size_t count = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (const PyMethodDef *each = tables[i]; each->ml_name != NULL; each++)

@@ -1,6 +1,6 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_accept.c (listening sockets), _pump_doors.c (clients
-that come), _pump_gates.c (data sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c
+(bytes of pairs), _pump_tls.c (those of sides with TLS), _pump_accept.c (listening sockets), _pump_stock.c (data
+sockets that wait), _pump_doors.c (clients that come), _pump_gates.c (data sockets that come), _pump_dials.c (data sockets that an agent brings), _pump.c
 (Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
@@ -191,6 +191,7 @@ void note(Side *side);
 void cut(Pump *pump, Pair *pair, int side, int error);
 void close_side(Side *side, bool in_order);
 void forget(Pump *pump, Pair *pair);
+void give_up(Pump *pump, Pair *pair, int side, int error);
 void free_pair(Thing *thing);
 
 /* _pump_tls.c; of a side with ``ssl``, each -1 with errno for what is wrong, which may be none of the kernel's */
@@ -227,13 +228,29 @@ void accept_some(Pump *pump, Acceptor *acceptor, const Kind *kind, uint32_t most
 void tickets_free(Pump *pump);
 extern PyMethodDef gate_methods[];
 
-/* _pump_doors.c */
+/* _pump_stock.c */
+typedef struct {
+    Thing thing;
+    Link spare; /* pairs without a near side; the oldest first */
+    uint32_t count, full, used; /* full: when Python was told last; used since then */
+    uint32_t doors;
+    int64_t filled;
+    size_t first, most, calm, pool; /* as of RelayLimits */
+} Stock;
+
+extern const Kind stock_kind;
+Pair *draw(Pump *pump, Stock *stock);
 bool stock_takes(Pump *pump, uint64_t stock, Pair *pair, int fd, uint64_t number, int64_t time, bool *was_dry);
+extern PyMethodDef stock_methods[];
+
+/* _pump_doors.c */
 void look_at_doors(Pump *pump);
 bool doors_wait(const Pump *pump);
 extern PyMethodDef door_methods[];
 
 /* _pump.c */
 void take_lock(Pump *pump);
+Thing *thing_of(Pump *pump, uint64_t handle, const Kind *kind, const char *missing);
+PyObject *raised(int error);
 
 #endif

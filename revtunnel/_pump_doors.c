@@ -6,8 +6,8 @@ Whatever else happens is Python's: the client and its data socket are given up t
 what was said and heard; ASKED says whether CONNECT was. A client that cannot be served is given up before
 anything is read of it, also one that has ended before a byte or was cut already (arrivals.py).
 
-The data sockets of one agent wait in a *stock*, which its doors share; the oldest goes first. Where it is dry,
-and was filled a moment ago, the next clients stay in the kernel's queue for DRY at most.
+Where their stock (_pump_stock.c) is dry, and was filled a moment ago, the next clients stay in the kernel's queue
+for DRY at most.
 
 A device may take one connection at a time (streams/lines.py): where FEW are there, a client waits until those
 that have ended before it came are gone, for ``ended_wait`` at most and once. ``outside`` are those that Python
@@ -18,9 +18,7 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 
 #include "_pump.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 
 #define HEAD 1024          /* bytes before a client's first ones, for what is said before them */
@@ -32,15 +30,6 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 #define ORIGIN_HEADER_SIX "\0\x25\x1e\0"
 
 static const char ANSWER[4] = "\0\0\x13\0"; /* OPENED */
-
-typedef struct {
-    Thing thing;
-    Link spare; /* pairs without a near side; the oldest first */
-    uint32_t count, full, used; /* full: when Python was told last; used since then */
-    uint32_t doors;
-    int64_t filled;
-    size_t first, most, calm, pool; /* as of RelayLimits */
-} Stock;
 
 typedef struct {
     Acceptor at;
@@ -55,7 +44,7 @@ typedef struct {
     Link live, dry;
 } Door;
 
-static const Kind spare, held_back, opening, unserved, stock_kind, door_kind;
+static const Kind held_back, opening, unserved, door_kind;
 
 #define DOOR_OF(link) ((Door *)((char *)(link)-offsetof(Door, dry)))
 #define HELD_OF(link) PAIR_OF(link, held)
@@ -68,14 +57,6 @@ static Door *door_of(Pump *pump, Pair *pair)
 
 /* -- giving up */
 
-static void give(Pump *pump, Pair *pair, int side, int error)
-{
-    pair->cut_side = side;
-    pair->cut_error = error;
-    pair->ended = now();
-    tell(pump, &pair->thing, GIVEN);
-}
-
 /* A client that nothing was done for. */
 static void give_client(Pump *pump, Door *door, Pair *pair, int error)
 {
@@ -83,7 +64,7 @@ static void give_client(Pump *pump, Door *door, Pair *pair, int error)
     pump->made++;
     door->made++;
     door->at.unfetched++;
-    give(pump, pair, 0, error);
+    give_up(pump, pair, 0, error);
 }
 
 static void given_told(Pump *pump, Thing *thing, Told *told)
@@ -97,17 +78,6 @@ static void given_told(Pump *pump, Thing *thing, Told *told)
     }
     thing->over = true;
     was_fetched(pump, pair, told);
-}
-
-/* A spare one that has died, or said something. */
-static void spare_told(Pump *pump, Thing *thing, Told *told)
-{
-    Pair *pair = (Pair *)thing;
-    forget(pump, pair);
-    told->news |= GIVEN;
-    told->made = pair;
-    told->gone = thing;
-    pair->made = false;
 }
 
 /* -- from asked to open */
@@ -140,13 +110,13 @@ static void hear(Pump *pump, Pair *pair)
     if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         far->readable = false;
     } else if (size <= 0) {
-        give(pump, pair, 1, size < 0 ? errno : 0);
+        give_up(pump, pair, 1, size < 0 ? errno : 0);
     } else if (size >= 4 && memcmp(pump->buffer, ANSWER, 4) == 0) {
         far->readable = (size_t)size == pair->first || far->over || far->urgent;
         open_pair(pump, pair, pump->buffer + 4, (size_t)size - 4);
     } else {
         bool kept = keep(&pair->heard, &pair->heard_size, pump->buffer, (size_t)size);
-        give(pump, pair, 1, kept ? 0 : ENOMEM);
+        give_up(pump, pair, 1, kept ? 0 : ENOMEM);
     }
 }
 
@@ -159,13 +129,13 @@ static bool say(Pump *pump, Pair *pair, const char *data, size_t head, size_t si
         sent = 0; /* a fault only where something has to be said before it */
     size_t taken = sent < (ssize_t)head ? 0 : (size_t)sent - head;
     if (sent < (ssize_t)head)
-        give(pump, pair, 1, sent < 0 ? errno : EMSGSIZE);
+        give_up(pump, pair, 1, sent < 0 ? errno : EMSGSIZE);
     atomic_store_explicit(&far->taken, atomic_load(&far->taken) + taken, memory_order_relaxed);
     if (taken == size)
         return sent >= (ssize_t)head;
     far->writable = false;
     if (!hold(pump, far, data + head + taken, size - taken) && !pair->thing.over)
-        give(pump, pair, 1, ENOMEM);
+        give_up(pump, pair, 1, ENOMEM);
     return !pair->thing.over;
 }
 
@@ -179,14 +149,14 @@ static void hear_client(Pump *pump, Pair *pair)
     if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         near->readable = false;
     } else if (size < 0) {
-        give(pump, pair, 0, errno);
+        give_up(pump, pair, 0, errno);
     } else if (size == 0) {
         near->ending = true; /* it is read once more when it is open */
     } else {
         if (size < RECORD && !near->over && !near->urgent)
             near->readable = false;
         if (!keep(&pair->said, &pair->said_size, pump->buffer, (size_t)size))
-            give(pump, pair, 0, ENOMEM);
+            give_up(pump, pair, 0, ENOMEM);
         else
             say(pump, pair, pump->buffer, 0, (size_t)size);
     }
@@ -200,7 +170,7 @@ static void opening_turn(Pump *pump, Thing *thing)
     if (thing->over || thing->kind != &opening)
         return;
     if (pair->side[0].failed)
-        give(pump, pair, 0, 0);
+        give_up(pump, pair, 0, 0);
     else
         hear_client(pump, pair);
 }
@@ -300,21 +270,10 @@ static void held_turn(Pump *pump, Thing *thing)
 {
     Pair *pair = (Pair *)thing;
     if (pair->side[0].failed || pair->side[1].readable || pair->side[1].over)
-        give(pump, pair, pair->side[0].failed ? 0 : 1, 0);
+        give_up(pump, pair, pair->side[0].failed ? 0 : 1, 0);
 }
 
 /* -- clients come */
-
-/* The oldest data socket that waits. */
-static Pair *draw(Pump *pump, Stock *stock)
-{
-    if (in_none(&stock->spare))
-        return NULL;
-    Pair *pair = PAIR_OF(stock->spare.behind, kin);
-    leave(&pair->kin);
-    stock->count--;
-    return pair;
-}
 
 /* Whether Python has clients of the same service, one of whom may have to be waited for. */
 static bool is_unclear(Door *door)
@@ -366,7 +325,7 @@ static void serve(Pump *pump, Acceptor *at, int fd, const struct sockaddr_storag
     bool kept = size <= 0 || keep(&pair->said, &pair->said_size, place, (size_t)size);
     pair->thing.kind = kept ? &held_back : &opening; /* nobody can ask for it without these bytes: it is cut */
     if (!kept || watch(pump, &pair->thing, 0, fd, CHANGES) < 0)
-        give(pump, pair, 0, ENOMEM);
+        give_up(pump, pair, 0, ENOMEM);
     else if (door->ended_wait && must_wait(door, pair))
         append(&pump->held_back, &pair->held);
     else
@@ -453,243 +412,16 @@ void look_at_doors(Pump *pump)
 
 bool doors_wait(const Pump *pump) { return !in_none(&pump->held_back) || !in_none(&pump->dry); }
 
-/* -- spare data sockets */
-
-static void spare_happened(Pump *pump, Thing *thing, int side, uint32_t events)
-{
-    Pair *pair = (Pair *)thing;
-    happened_to(&pair->side[1], events);
-    if (!(pair->side[1].readable || pair->side[1].over))
-        return;
-    Thing *stock = find(pump, pair->maker);
-    leave(&pair->kin);
-    if (stock != NULL && stock->kind == &stock_kind)
-        ((Stock *)stock)->count--;
-    give(pump, pair, 1, 0);
-}
-
 static void no_turn(Pump *pump, Thing *thing) {}
-
-static void stock_told(Pump *pump, Thing *thing, Told *told)
-{
-    Stock *stock = (Stock *)thing;
-    told->side = (int)stock->used;
-    stock->used = 0;
-    stock->full = stock->count;
-}
-
-static void free_stock(Thing *thing) { free(thing); }
 
 static void nothing(Pump *pump, Thing *thing, int side, uint32_t events) {}
 
-static const Kind spare = {spare_happened, no_turn, spare_told, free_pair, NULL};
 static const Kind held_back = {opening_happened, held_turn, given_told, free_pair, NULL};
 static const Kind opening = {opening_happened, opening_turn, given_told, free_pair, NULL};
 static const Kind unserved = {nothing, no_turn, given_told, free_pair, NULL};
-static const Kind stock_kind = {nothing, no_turn, stock_told, free_stock, NULL};
 static const Kind door_kind = {acceptor_happened, door_turn, acceptor_told, free_door, door_fetched};
 
 /* -- Python's */
-
-static Thing *thing_of(Pump *pump, unsigned long long handle, const Kind *kind)
-{
-    Thing *thing = find(pump, handle);
-    if (thing != NULL && thing->kind == kind)
-        return thing;
-    PyErr_SetString(PyExc_KeyError, kind == &door_kind ? "no such door" : "no such stock");
-    return NULL;
-}
-
-static PyObject *failed(int error)
-{
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
-
-PyDoc_STRVAR(stock_doc, "stock(first, turn, calm, pool) -> handle\n\nWhat the data sockets of one agent wait in; as for join.\n"
-    "Its news have for ``side`` how many were taken since the last.");
-
-static PyObject *pump_stock(PyObject *self, PyObject *args)
-{
-    Pump *pump = (Pump *)self;
-    Py_ssize_t first, most, calm, pool;
-    if (!PyArg_ParseTuple(args, "nnnn:stock", &first, &most, &calm, &pool))
-        return NULL;
-    Stock *stock = calloc(1, sizeof *stock);
-    if (stock == NULL)
-        return failed(ENOMEM);
-    begin_thing(&stock->thing, &stock_kind);
-    ring(&stock->spare);
-    stock->first = (size_t)first, stock->most = (size_t)most;
-    stock->calm = (size_t)calm, stock->pool = (size_t)pool;
-    take_lock(pump);
-    bool placed = place(pump, &stock->thing);
-    release(pump);
-    if (placed)
-        return PyLong_FromUnsignedLongLong(stock->thing.handle);
-    free(stock);
-    return failed(ENOMEM);
-}
-
-PyDoc_STRVAR(put_doc, "put(stock, [(fd, number), ...]) -> int\n\nHave data sockets wait there; how many do: their\n"
-    "descriptors are the stock's. Those behind are the caller's still, for want of memory or of the kernel's.");
-
-/* One more, under the lock, in a fresh pair; false: it is not, and the pair is the caller's. */
-static bool put_one(Pump *pump, Stock *stock, Pair *pair, int fd, uint64_t number, int64_t time)
-{
-    begin_pair(pair, &spare, stock->first, stock->most, stock->calm, stock->pool);
-    begin_side(&pair->side[1], fd, 0, 0, pair->first);
-    if (!place(pump, &pair->thing) || watch(pump, &pair->thing, 1, fd, CHANGES) < 0) {
-        detach(pump, &pair->thing);
-        pair->thing.handle = 0;
-        return false;
-    }
-    pair->maker = stock->thing.handle;
-    pair->number = number;
-    pair->came = time;
-    pair->made = true;
-    append(&stock->spare, &pair->kin);
-    stock->count++;
-    stock->full = stock->full < stock->count ? stock->count : stock->full;
-    stock->filled = time;
-    return true;
-}
-
-/* The same for a stock by its handle; ``was_dry``: nothing waited there. */
-bool stock_takes(Pump *pump, uint64_t stock, Pair *pair, int fd, uint64_t number, int64_t time, bool *was_dry)
-{
-    Thing *thing = find(pump, stock);
-    if (thing == NULL || thing->kind != &stock_kind)
-        return false;
-    *was_dry = ((Stock *)thing)->count == 0;
-    return put_one(pump, (Stock *)thing, pair, fd, number, time);
-}
-
-static PyObject *pump_put(PyObject *self, PyObject *args)
-{
-    Pump *pump = (Pump *)self;
-    unsigned long long handle, numbers[BATCH];
-    int fds[BATCH];
-    PyObject *list;
-    if (!PyArg_ParseTuple(args, "KO:put", &handle, &list))
-        return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
-    Py_ssize_t count = PySequence_Size(list), done = 0;
-    if (stock == NULL || count < 0)
-        return NULL;
-    count = count < BATCH ? count : BATCH;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *each = PySequence_GetItem(list, i);
-        bool good = each != NULL && PyArg_ParseTuple(each, "iK", &fds[i], &numbers[i]);
-        Py_XDECREF(each);
-        if (!good)
-            return NULL;
-    }
-    take_lock(pump);
-    int64_t time = now();
-    for (; done < count; done++) {
-        Pair *pair = new_pair(&spare, 0, 0, 0, 0);
-        if (pair == NULL)
-            break;
-        if (!put_one(pump, stock, pair, fds[done], numbers[done], time)) {
-            free_pair(&pair->thing);
-            break;
-        }
-    }
-    release(pump);
-    return PyLong_FromSsize_t(done);
-}
-
-PyDoc_STRVAR(draw_doc, "draw(stock) -> (fd, number) or None\n\nTake back the oldest data socket that waits there.");
-
-static PyObject *pump_draw(PyObject *self, PyObject *args)
-{
-    Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:draw", &handle))
-        return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
-    if (stock == NULL)
-        return NULL;
-    take_lock(pump);
-    Pair *pair = draw(pump, stock);
-    if (pair != NULL)
-        forget(pump, pair);
-    release(pump);
-    if (pair == NULL)
-        Py_RETURN_NONE;
-    PyObject *found = Py_BuildValue("(iK)", pair->side[1].fd, (unsigned long long)pair->number);
-    pair->made = found == NULL; /* else it is the caller's */
-    free_pair(&pair->thing);
-    return found;
-}
-
-PyDoc_STRVAR(stocked_doc, "stocked(stock) -> int\n\nData sockets that wait there.");
-
-static PyObject *pump_stocked(PyObject *self, PyObject *args)
-{
-    Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:stocked", &handle))
-        return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
-    if (stock == NULL)
-        return NULL;
-    take_lock(pump);
-    uint32_t count = stock->count;
-    release(pump);
-    return PyLong_FromUnsignedLong(count);
-}
-
-PyDoc_STRVAR(keep_alive_doc, "keep_alive(stock, from, to, idle, interval, count)\n\n"
-    "Set that (tcp(7)) of those that have waited there for so many seconds.");
-
-static PyObject *pump_keep_alive(PyObject *self, PyObject *args)
-{
-    Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    double from, to;
-    int values[4] = {1};
-    static const int levels[4] = {SOL_SOCKET, IPPROTO_TCP, IPPROTO_TCP, IPPROTO_TCP};
-    static const int names[4] = {SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT};
-    if (!PyArg_ParseTuple(args, "Kddiii:keep_alive", &handle, &from, &to, &values[1], &values[2], &values[3]))
-        return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
-    if (stock == NULL)
-        return NULL;
-    take_lock(pump);
-    int64_t time = now();
-    for (Link *link = stock->spare.behind; link != &stock->spare; link = link->behind) {
-        Pair *pair = PAIR_OF(link, kin);
-        double age = (double)(time - pair->came) / 1e9;
-        for (int i = 0; age >= from && age < to && i < 4; i++)
-            setsockopt(pair->side[1].fd, levels[i], names[i], &values[i], sizeof values[i]);
-    }
-    release(pump);
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(close_stock_doc, "close_stock(stock)\n\nIt is empty, and no door has it.");
-
-static PyObject *pump_close_stock(PyObject *self, PyObject *args)
-{
-    Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:close_stock", &handle))
-        return NULL;
-    Thing *thing = thing_of(pump, handle, &stock_kind);
-    if (thing == NULL)
-        return NULL;
-    take_lock(pump);
-    bool empty = in_none(&((Stock *)thing)->spare) && ((Stock *)thing)->doors == 0;
-    if (empty)
-        detach(pump, thing);
-    release(pump);
-    if (!empty)
-        return failed(EBUSY);
-    free_stock(thing);
-    Py_RETURN_NONE;
-}
 
 PyDoc_STRVAR(door_doc, "door(stock, fd, connect, origins, ended_wait, most, outside) -> handle\n\n"
     "Accept clients at a listening socket, which stays the caller's, and serve them from a stock. connect: what is\n"
@@ -706,7 +438,7 @@ static PyObject *pump_door(PyObject *self, PyObject *args)
     unsigned most, outside;
     if (!PyArg_ParseTuple(args, "Kiy*pdII:door", &handle, &fd, &connect, &origins, &ended_wait, &most, &outside))
         return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind, "no such stock");
     Door *door = stock == NULL || connect.len > HEAD - 64 ? NULL : calloc(1, sizeof *door);
     if (door != NULL && keep(&door->connect, &door->connect_size, connect.buf, (size_t)connect.len)) {
         begin_acceptor(&door->at, &door_kind, fd);
@@ -727,7 +459,7 @@ static PyObject *pump_door(PyObject *self, PyObject *args)
         return PyLong_FromUnsignedLongLong(handle);
     if (door != NULL)
         free_door(&door->at.thing);
-    return stock == NULL ? NULL : failed(error);
+    return stock == NULL ? NULL : raised(error);
 }
 
 PyDoc_STRVAR(allow_doc, "allow(door, most, outside, all)\n\n"
@@ -741,7 +473,7 @@ static PyObject *pump_allow(PyObject *self, PyObject *args)
     unsigned most, outside, all;
     if (!PyArg_ParseTuple(args, "KIII:allow", &handle, &most, &outside, &all))
         return NULL;
-    Door *door = (Door *)thing_of(pump, handle, &door_kind);
+    Door *door = (Door *)thing_of(pump, handle, &door_kind, "no such door");
     if (door == NULL)
         return NULL;
     take_lock(pump);
@@ -765,7 +497,7 @@ static PyObject *pump_close_door(PyObject *self, PyObject *args)
     unsigned long long handle;
     if (!PyArg_ParseTuple(args, "K:close_door", &handle))
         return NULL;
-    Door *door = (Door *)thing_of(pump, handle, &door_kind);
+    Door *door = (Door *)thing_of(pump, handle, &door_kind, "no such door");
     if (door == NULL)
         return NULL;
     take_lock(pump);
@@ -786,12 +518,6 @@ static PyObject *pump_close_door(PyObject *self, PyObject *args)
 }
 
 PyMethodDef door_methods[] = {
-    {"stock", pump_stock, METH_VARARGS, stock_doc},
-    {"put", pump_put, METH_VARARGS, put_doc},
-    {"draw", pump_draw, METH_VARARGS, draw_doc},
-    {"stocked", pump_stocked, METH_VARARGS, stocked_doc},
-    {"keep_alive", pump_keep_alive, METH_VARARGS, keep_alive_doc},
-    {"close_stock", pump_close_stock, METH_VARARGS, close_stock_doc},
     {"door", pump_door, METH_VARARGS, door_doc},
     {"allow", pump_allow, METH_VARARGS, allow_doc},
     {"close_door", pump_close_door, METH_VARARGS, close_door_doc},

@@ -254,8 +254,7 @@ static PyObject *pump_gate(PyObject *self, PyObject *args)
             return PyLong_FromUnsignedLongLong(handle);
         free_gate(&gate->at.thing);
     }
-    errno = error;
-    return PyErr_SetFromErrno(PyExc_OSError);
+    return raised(error);
 }
 
 PyDoc_STRVAR(close_gate_doc, "close_gate(gate)\n\nAccept nobody there any more.");
@@ -266,11 +265,9 @@ static PyObject *pump_close_gate(PyObject *self, PyObject *handle)
     uint64_t number = PyLong_AsUnsignedLongLong(handle);
     if (PyErr_Occurred())
         return NULL;
-    Thing *thing = find(pump, number);
-    if (thing == NULL || thing->kind != &gate_kind) {
-        PyErr_SetString(PyExc_KeyError, "no such gate");
+    Thing *thing = thing_of(pump, number, &gate_kind, "no such gate");
+    if (thing == NULL)
         return NULL;
-    }
     take_lock(pump);
     take_acceptor(pump, (Acceptor *)thing);
     release(pump);

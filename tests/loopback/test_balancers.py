@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import socket
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tests.support.daemons import Lab, Server
 from tests.support.ports import free_ports
 from tests.support.services import Echo
 from tests.support.throwaway_tls import Issuer, pem
+from tests.support.turns import trusting
 from tests.support.web_people import Person
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -39,11 +39,7 @@ class Site:
         shutil.copy(key, lab.directory / "gate.key")
         (lab.directory / "gate-and-key.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
         self.ca = str(issuer.write("ca.pem", pem(issuer.certificate)))
-        self.context = ssl.create_default_context(cafile=self.ca)
-        if not way.tls_at_server:
-            # ``websockets`` reads and writes in two threads: with TLS 1.3, whose tickets come behind the
-            # handshake, the ssl module of Python 3.11 let the writer wait for what the reader had taken
-            self.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        self.context = trusting(self.ca)
         self.server: Server
         self.server, _ = lab.pair(way.settings(lab.directory), **offers)
         self.ana = Person(self.server, "ana", ("plc-7", "*"))

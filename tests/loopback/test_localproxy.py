@@ -16,6 +16,7 @@ from tests.support.ports import free_ports
 from tests.support.services import Echo, Refuser, Service
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import connect, read_exactly, wait_until
+from tests.support.turns import trusting
 from tests.support.web_people import Person
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -291,13 +292,12 @@ def started_over_tls(
 ) -> tuple[str, str]:
     """A session of whoever has this token."""
     import json
-    import ssl
 
     from websockets.sync.client import connect as web_connect
 
     with web_connect(
         f"wss://localhost:{server.web_port}/control",
-        ssl=ssl.create_default_context(cafile=authority),
+        ssl=trusting(authority),
         subprotocols=["revtunnel.control.1"],  # type: ignore[list-item]
         additional_headers={"Authorization": f"Bearer {token}"},
         proxy=None,

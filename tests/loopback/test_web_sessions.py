@@ -5,7 +5,6 @@ import hashlib
 import json
 import signal
 import socket
-import ssl
 import threading
 import time
 from typing import Any
@@ -17,6 +16,7 @@ from tests.support.daemons import Agent, Lab, Server
 from tests.support.ports import free_ports
 from tests.support.services import Echo, Service
 from tests.support.throwaway_tls import Issuer
+from tests.support.turns import trusting
 from tests.support.web_people import ConnectionClosed, Person, code_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -351,7 +351,7 @@ def test_over_tls_and_behind_a_balancer(lab: Lab) -> None:
         web = {"web main": {"address": "127.0.0.1:0", "tls": "yes", **files, **headed}}
         server, _ = lab.pair(web, echo=echo.target)
         ana = Person(server, "ana", ("plc-7", "*"))
-        context = ssl.create_default_context(cafile=str(lab.directory / "test-authority.pem"))
+        context = trusting(str(lab.directory / "test-authority.pem"))
 
         def headed_socket() -> socket.socket:
             sock = socket.create_connection(("127.0.0.1", server.web_port))

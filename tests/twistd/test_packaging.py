@@ -98,6 +98,7 @@ def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
         "revtunnel/_pump_tls.c",
         "revtunnel/_pump_gates.c",
         "revtunnel/_pump_pairs.c",
+        "revtunnel/_pump_stock.c",
         "revtunnel/_pump_table.c",
         "tests/conftest.py",
         "twisted/plugins/revtunnel_plugins.py",
