@@ -23,9 +23,7 @@ from revtunnel.streams.clients import ClientSocket
 __all__ = ["AbsentDevices"]
 
 PAGE = 1000  # leases looked at in one step
-ARRIVES = (
-    5.0  # seconds that clients wait for a link that was let in, at a worker, and is not said to be up yet
-)
+ARRIVES = 5.0  # seconds that clients wait for a link that was let in, at a worker, and is not up yet
 
 
 class AbsentDevices:
