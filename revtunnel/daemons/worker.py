@@ -80,6 +80,20 @@ def _fault(failure: Failure, share: int, name: str) -> tuple[()]:
     return ()
 
 
+def _count(board: Switchboard, serial: str, change: int) -> None:
+    device = board.fleet.get(serial)
+    if device is not None:
+        device.channels += change
+
+
+def _of_service(board: Switchboard, fact: ServiceUp | ServiceDown) -> None:
+    device = board.fleet.get(fact.serial)
+    link = device.link if device is not None else None
+    if isinstance(link, WorkerLink):
+        up = isinstance(fact, ServiceUp)
+        link.mux.service_states[fact.service] = ServiceState(fact.service, up, fact.detail)
+
+
 class _Agents:
     """Connections of agents on their way to a worker: those that come together go together."""
 
@@ -148,7 +162,7 @@ class Worker:
 
     def counted(self, serial: str) -> None:
         """A stream that its client's side here counts; ``_fact`` does, too."""
-        self._count(serial, -1)
+        _count(self._board, serial, -1)
 
     def ask(self) -> "Deferred[None]":
         """Fires when it has said what it has."""
@@ -306,11 +320,6 @@ class Worker:
 
     # -- inside
 
-    def _count(self, serial: str, change: int) -> None:
-        device = self._board.fleet.get(serial)
-        if device is not None:
-            device.channels += change
-
     def _depart(self, link: Any, reason: str, detail: str, cut: int) -> None:
         del self.links[link.number]
         link.up_since = link.up_since or self.reactor.seconds()
@@ -322,16 +331,9 @@ class Worker:
         """Something happened there."""
         if isinstance(fact, ChannelOpened):
             self.streams.opened(fact)
-            self._count(fact.serial, 1)
+            _count(self._board, fact.serial, 1)
         elif isinstance(fact, ServiceUp | ServiceDown):
-            self._service(fact)
+            _of_service(self._board, fact)
         self._board.report(fact)
         if isinstance(fact, ChannelEnded) and not self.streams.ended(fact.serial, fact.channel):
-            self._count(fact.serial, 1)  # it was never opened
-
-    def _service(self, fact: ServiceUp | ServiceDown) -> None:
-        device = self._board.fleet.get(fact.serial)
-        link = device.link if device is not None else None
-        if isinstance(link, WorkerLink):
-            up = isinstance(fact, ServiceUp)
-            link.mux.service_states[fact.service] = ServiceState(fact.service, up, fact.detail)
+            _count(self._board, fact.serial, 1)  # it was never opened
