@@ -35,18 +35,24 @@ class ForwardedSocket(ClientSocket):
         clients: Clients,
         origin: Origin | None,
         gone: Callable[["ForwardedSocket"], None],
+        first: bool = False,
     ) -> None:
+        """``first``: whoever forwards it sends what it says before he has our answer."""
         end.origin = origin or end.origin
         super().__init__(reactor, end, clients, origin.peer if origin is not None else end.peer)
         self.forwarded = True
         self.unread = True  # what befell it since CONNECT, a data socket that is no more was told
         self._answered = False
+        self._first = first
         self._gone = gone
 
     @property
     def speaks_first(self) -> bool:
-        """Never: the other node sends nothing before it has our answer."""
-        return False
+        """Not where the other node sends nothing before it has our answer."""
+        return self._first
+
+    def begin(self) -> None:
+        """By a link nothing is read before our answer: whatever has us read there says that it is given."""
 
     def relay(self, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits) -> Relayed:
         if not (self._lost or self._answered) and self._end is not None:

@@ -23,6 +23,7 @@ from revtunnel.streams.clients import ClientSocket
 __all__ = ["AbsentDevices"]
 
 PAGE = 1000  # leases looked at in one step
+ARRIVES = 5.0  # seconds that clients wait for a link that was let in, at a worker, and is not up yet
 
 
 class AbsentDevices:
@@ -116,7 +117,10 @@ class AbsentDevices:
 
     def _may_wait(self, client: ClientSocket) -> tuple[str, float]:
         lease = self._board.ports.leases.find(client.serial, client.name)
-        return ("", 0.0) if lease is None else (lease.pool, self._waits.get(lease.pool, 0.0))
+        device = self._board.fleet.get(client.serial)
+        arrives = device is not None and device.online and device.carrier is None
+        seconds = ARRIVES if arrives else 0.0
+        return ("", 0.0) if lease is None else (lease.pool, self._waits.get(lease.pool, seconds))
 
     def _rules_of(self, serial: str) -> WakeRules:
         return self._rules.get(serial, WakeRules())

@@ -23,7 +23,15 @@ from revtunnel.daemons.worker_answers import ASKED, Answers
 from revtunnel.daemons.worker_links import WorkerLink
 from revtunnel.daemons.worker_messages import Came, FactTold, LinkSaid, Load, WorkerOrders
 from revtunnel.daemons.worker_streams import WorkerStreams
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, ServerState, ServiceDown, ServiceUp
+from revtunnel.ground.facts import (
+    ChannelEnded,
+    ChannelOpened,
+    ClientRefused,
+    Fact,
+    ServerState,
+    ServiceDown,
+    ServiceUp,
+)
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer
@@ -56,6 +64,9 @@ class Parent(Protocol):
     def given_on(self, share: int, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket that came to another worker than its own."""
 
+    def not_lent(self, worker: "Worker", serial: str, name: str) -> None:
+        """It had no room for a port that it was lent."""
+
     def departed(self, serial: str) -> None:
         """A link of a device is gone."""
 
@@ -67,6 +78,20 @@ def _fault(failure: Failure, share: int, name: str) -> tuple[()]:
     """One of ours; nothing is the answer."""
     log.failure("worker {share}: {name}", failure, share=share, name=name)
     return ()
+
+
+def _count(board: Switchboard, serial: str, change: int) -> None:
+    device = board.fleet.get(serial)
+    if device is not None:
+        device.channels += change
+
+
+def _of_service(board: Switchboard, fact: ServiceUp | ServiceDown) -> None:
+    device = board.fleet.get(fact.serial)
+    link = device.link if device is not None else None
+    if isinstance(link, WorkerLink):
+        up = isinstance(fact, ServiceUp)
+        link.mux.service_states[fact.service] = ServiceState(fact.service, up, fact.detail)
 
 
 class _Agents:
@@ -137,9 +162,7 @@ class Worker:
 
     def counted(self, serial: str) -> None:
         """A stream that its client's side here counts; ``_fact`` does, too."""
-        device = self._board.fleet.get(serial)
-        if device is not None:
-            device.channels -= 1
+        _count(self._board, serial, -1)
 
     def ask(self) -> "Deferred[None]":
         """Fires when it has said what it has."""
@@ -280,6 +303,9 @@ class Worker:
 
     def heard_client(self, serial: str, name: str, peer: str, origin: Origin | None, descriptor: int) -> None:
         """A client whose device it has no more."""
+        if descriptor < 0:
+            self._board.report(ClientRefused(serial, name, peer, "descriptors"))
+            return
         end = PlainEnd(socket.socket(fileno=descriptor), peer)
         end.origin = origin
         ports = (port for port in self._board.ports.of(serial) if port.clients.name == name)
@@ -288,6 +314,9 @@ class Worker:
             end.abort()
         else:
             port.clients.came(end)
+
+    def heard_not_lent(self, serial: str, name: str) -> None:
+        self._workers.not_lent(self, serial, name)
 
     # -- inside
 
@@ -302,18 +331,9 @@ class Worker:
         """Something happened there."""
         if isinstance(fact, ChannelOpened):
             self.streams.opened(fact)
-            device = self._board.fleet.get(fact.serial)
-            if device is not None:
-                device.channels += 1
+            _count(self._board, fact.serial, 1)
         elif isinstance(fact, ServiceUp | ServiceDown):
-            self._service(fact)
+            _of_service(self._board, fact)
         self._board.report(fact)
-        if isinstance(fact, ChannelEnded):
-            self.streams.ended(fact.serial, fact.channel)
-
-    def _service(self, fact: ServiceUp | ServiceDown) -> None:
-        device = self._board.fleet.get(fact.serial)
-        link = device.link if device is not None else None
-        if isinstance(link, WorkerLink):
-            up = isinstance(fact, ServiceUp)
-            link.mux.service_states[fact.service] = ServiceState(fact.service, up, fact.detail)
+        if isinstance(fact, ChannelEnded) and not self.streams.ended(fact.serial, fact.channel):
+            _count(self._board, fact.serial, 1)  # it was never opened

@@ -38,7 +38,7 @@ from revtunnel.daemons.worker_messages import (
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.errors import RemoteError, SettingsError
-from revtunnel.ground.facts import Fact, LinkDown, LinkRefused, LinkUp, ListenerRefused
+from revtunnel.ground.facts import ClientRefused, Fact, LinkDown, LinkRefused, LinkUp, ListenerRefused
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
@@ -193,6 +193,9 @@ class WorkerBoard(Switchboard):
     def came(self, agents: Sequence[Came], *descriptors: int) -> None:
         """Agents connected."""
         for (listener, peer, family), descriptor in zip(agents, descriptors, strict=True):
+            if descriptor < 0:
+                self.report(LinkRefused(listener, peer, "", "descriptors", "not even read"))
+                continue
             sock = socket.socket(family, _WITHOUT_WAITING, 0, descriptor)
             end = PlainEnd(sock, peer, inherits=True)
             try:
@@ -203,8 +206,13 @@ class WorkerBoard(Switchboard):
 
     def attached(self, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket of ours came to another worker."""
-        end = PlainEnd(socket.socket(fileno=descriptor), peer)
         pool = self.data.redeem(ticket)
+        if descriptor < 0:
+            if pool is not None:
+                pool.spoilt(ticket)
+            self.report(LinkRefused(scope.partition(" ")[0], peer, "", "descriptors", "not taken over"))
+            return
+        end = PlainEnd(socket.socket(fileno=descriptor), peer)
         if pool is not None and pool.link.ticket_scope == scope:
             self.data.attached(pool, ticket, end)
             return
@@ -218,6 +226,9 @@ class WorkerBoard(Switchboard):
         self, serial: str, name: str, peer: str, origin: Origin | None, session: str, descriptor: int
     ) -> None:
         """A client that came to the parent."""
+        if descriptor < 0:
+            self.report(ClientRefused(serial, name, peer, "descriptors"))
+            return
         end = PlainEnd(socket.socket(fileno=descriptor), peer)
         end.origin = origin
         clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
@@ -226,17 +237,26 @@ class WorkerBoard(Switchboard):
         clients.let_in(client)
 
     def join(
-        self, serial: str, name: str, peer: str, origin: Origin | None, session: str, descriptor: int
+        self, serial: str, name: str, peer: str, origin: Origin | None, session: str, first: bool, given: int
     ) -> None:
-        """One that stays the parent's, who joins it with this connection once it is answered there."""
-        end = PlainEnd(socket.socket(fileno=descriptor), peer)
+        """One that stays the parent's, who joins it with this connection once it is answered there.
+
+        ``first``: what it says may go before that; ``given``: the descriptor.
+        """
+        if given < 0:
+            self.report(ClientRefused(serial, name, peer, "descriptors"))
+            return
+        end = PlainEnd(socket.socket(fileno=given), peer)
         clients = self.client_streams.clients_by_name(serial, name, lambda client: None, session)
-        client = ForwardedSocket(self._reactor, end, clients, origin, lambda client: None)
+        client = ForwardedSocket(self._reactor, end, clients, origin, lambda client: None, first)
         client.peer = peer
         clients.let_in(client)
 
     def port(self, lease: Lease, descriptor: int) -> None:
         """Take the clients of a device there."""
+        if descriptor < 0:
+            self._parent.tell("not_lent", *lease.use)
+            return
         device = self.fleet.get(lease.serial)
         offers = device.offers if device is not None else ()
         offer = next((each for each in offers if each.name == lease.target), None)

@@ -147,7 +147,7 @@ class WorkerCarrier:
             ours, theirs = loopback_pair()
         except OSError:
             return "descriptors"
-        self._worker.tell("join", *told, descriptors=(theirs.detach(),))
+        self._worker.tell("join", *told, client.speaks_first, descriptors=(theirs.detach(),))
         _Joined(self._worker, client, PlainEnd(ours))
         return ""
 
@@ -196,7 +196,7 @@ class _Joined:
     """A client of ours whose bytes go to a worker, where it is a client that was forwarded.
 
     They begin to when the device has answered there, in a relay like any other: of a client of another node
-    the data plane may have it, TLS and all.
+    the data plane may have it, TLS and all. Only first bytes of a client of our own go before that.
     """
 
     def __init__(self, worker: ToWorker, client: "ClientSocket", far: End) -> None:
@@ -204,6 +204,7 @@ class _Joined:
         self._client = client
         self._answer = _Answer(worker.reactor, far, self)
         self._relay: Relayed | None = None
+        self._unsent: bytes | memoryview = b""  # of its first bytes, what the connection did not take
         self._over = False
         client.carried, client.on_lost = self, self._left
         client.watch(self)
@@ -227,7 +228,8 @@ class _Joined:
             self._answer.abort()
             return
         early, client.early = client.early, b""
-        relay.start(answer.rest, early)
+        unsent = bytes(self._unsent)
+        relay.start(answer.rest, unsent, len(early) - len(unsent))
         if client.unread and client.fileno() >= 0:
             Watch.of(self._worker.reactor).untold(client.fileno())
         self._answer.tell_unread()
@@ -256,13 +258,24 @@ class _Joined:
         return self._client.fileno()
 
     def doRead(self) -> None:
-        """It is read once there is an answer."""
-        self._client.unread = True
+        """Its first bytes; all else is read once there is an answer."""
+        client = self._client
+        client.unread = True
+        if self._over or self._unsent or not client.speaks_first:
+            return
+        try:
+            said = client.read_early()
+        except OSError:
+            client.abort()
+            return
+        if said:
+            self._unsent = self._answer.say_before(b"", said)
 
     def happened(self, event: int) -> None:
-        """It may be gone."""
-        self._client.unread = True
+        """The same; it may be gone."""
         self._client.look()
+        self.doRead()
+        self._client.unread = True
 
     def connectionLost(self, reason: Failure) -> None:
         """An exception of ours, which is logged."""

@@ -61,12 +61,13 @@ class WorkerStreams:
         told = fact.serial, fact.channel, fact.target, fact.peer, carrier, "open", now, 0, 0, 0, 0
         self._of.setdefault(fact.serial, {})[fact.channel] = Running(*told)
 
-    def ended(self, serial: str, number: int) -> None:
-        """One less, if it was known."""
+    def ended(self, serial: str, number: int) -> bool:
+        """One less, if it was known; whether it had been opened."""
         found = self._of.get(serial, {})
-        found.pop(number, None)
+        row = found.pop(number, None)
         if not found:
             self._rests(serial)
+        return row is not None and row.state != "opening"
 
     def take(self, rows: tuple[Running, ...]) -> None:
         """All that there are, in place of those that were known."""

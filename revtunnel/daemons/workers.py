@@ -176,13 +176,20 @@ class Workers:
 
     def given_on(self, share: int, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket that came to another worker than its own."""
-        worker = self.all.get(share)
-        if worker is None or not worker.is_ready:
+        worker, told = self.all.get(share), (scope.partition(" ")[0], peer, "")
+        if descriptor < 0:
+            self.board.report(LinkRefused(*told, "descriptors", "not taken over"))
+        elif worker is None or not worker.is_ready:
             os.close(descriptor)
-            why = scope.partition(" ")[0], peer, "", "ticket", "its worker has ended"
-            self.board.report(LinkRefused(*why))
+            self.board.report(LinkRefused(*told, "ticket", "its worker has ended"))
         else:
             worker.tell("attached", ticket, scope, peer, descriptors=(descriptor,))
+
+    def not_lent(self, worker: Worker, serial: str, name: str) -> None:
+        """It had no room for a port that it was lent: clients come to us, and are given on one by one."""
+        lent = self._lent.get(serial, {}).get(name)
+        if lent is not None and lent[0] is worker:
+            self._left_open(lent[1])
 
     def departed(self, serial: str) -> None:
         """A link of a device is gone: forget what of its ports was lent and is closed."""

@@ -2,7 +2,8 @@
 
 A message is a name and values, pickled: both ends are this program, one is the other's child. It has its size
 and the number of its descriptors in front. The rules: messages arrive whole and in order, each with its own
-descriptors; whoever sends gives them away, and they are closed here once the kernel has them.
+descriptors; whoever sends gives them away, and they are closed here once the kernel has them. One for which
+the receiver has no room, or the kernel on the way to it, is -1 there, and nothing else is lost by that.
 
 The parent never waits: what a worker does not take is held, LIMIT bytes at most, and then the worker is lost;
 ``giving`` says how many descriptors are among that.
@@ -13,6 +14,7 @@ Source: unix(7), SCM_RIGHTS: descriptors come with the first byte that was sent 
 """
 
 import array
+import errno
 import os
 import pickle
 import select
@@ -36,10 +38,10 @@ LIMIT = 64 * 1024 * 1024  # bytes that wait for a worker
 READ = 256 * 1024  # bytes of one reading
 _buffer = memoryview(bytearray(READ))  # of all pipes of the process: copied before the next reading
 MOST = 64  # descriptors of one message: the kernel takes 253 at once, a listener as many in a turn
-_HEAD = struct.Struct("!IB")  # bytes of the message, its descriptors
+_HEAD = struct.Struct("!IBB")  # bytes of the message, its descriptors, those that the kernel did not take
 _ROOM = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
 
-Message = tuple[str, tuple[Any, ...], list[int]]  # its name, its values, its descriptors
+Message = tuple[str, tuple[Any, ...], list[int]]  # its name, its values, its descriptors; -1: no room for it
 
 
 class PipeLost(ConnectionError):
@@ -53,13 +55,20 @@ def pipe_pair() -> tuple[socket.socket, socket.socket]:
 
 def _packed(name: str, values: tuple[Any, ...], count: int) -> bytes:
     told = pickle.dumps((name, values), pickle.HIGHEST_PROTOCOL)
-    return _HEAD.pack(len(told), count) + told
+    return _HEAD.pack(len(told), count, 0) + told
 
 
-def _beside(descriptors: list[int]) -> list[tuple[int, int, Any]]:
-    if not descriptors:
-        return []
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+def _sent(sock: socket.socket, told: memoryview, given: list[int]) -> tuple[memoryview, int]:
+    """Send the beginning of a message, or more of it: what it is by now, and how much of that was taken."""
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", given))] if given else []
+    try:
+        return told, sock.sendmsg([told], beside)
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:  # it holds as many of one user as one process may have
+            raise
+    size, count, _ = _HEAD.unpack_from(told)
+    told = memoryview(_HEAD.pack(size, 0, count) + told[_HEAD.size :])
+    return told, sock.sendmsg([told])
 
 
 def _close(descriptors: list[int]) -> None:
@@ -77,7 +86,7 @@ class _Incoming:
         self._descriptors: deque[int] = deque()
 
     def read(self, flags: int = 0) -> Iterator[Message]:
-        """One reading. BlockingIOError: nothing; PipeLost: the other end is gone, or a descriptor was."""
+        """One reading. BlockingIOError: nothing; PipeLost: the other end is gone."""
         try:
             asked = flags | socket.MSG_CMSG_CLOEXEC
             size, beside, seen, _ = self._sock.recvmsg_into([_buffer], _ROOM, asked)
@@ -90,19 +99,29 @@ class _Incoming:
                 self._descriptors.extend(found)
         if not size:
             raise PipeLost(GONE)
-        if seen & socket.MSG_CTRUNC:  # no descriptor was left for it
-            raise PipeLost("a descriptor could not be taken")
         self._bytes += _buffer[:size]
+        if seen & socket.MSG_CTRUNC:
+            self._miss()
         return self._messages()
+
+    def _miss(self) -> None:
+        """No room was left for some of the message that came last: the kernel reads no further."""
+        at = owed = 0
+        while at + _HEAD.size <= len(self._bytes):
+            size, count, _ = _HEAD.unpack_from(self._bytes, at)
+            at, owed = at + _HEAD.size + size, owed + count
+        if at < len(self._bytes):
+            raise PipeLost("descriptors could not be taken, nobody knows of how many")
+        self._descriptors.extend([-1] * (owed - len(self._descriptors)))
 
     def _messages(self) -> Iterator[Message]:
         while len(self._bytes) >= _HEAD.size:
-            size, count = _HEAD.unpack_from(self._bytes)
+            size, count, missing = _HEAD.unpack_from(self._bytes)
             if len(self._bytes) < _HEAD.size + size:
                 return
             name, values = pickle.loads(self._bytes[_HEAD.size : _HEAD.size + size])
             del self._bytes[: _HEAD.size + size]
-            yield name, values, [self._descriptors.popleft() for _ in range(count)]
+            yield name, values, [self._descriptors.popleft() for _ in range(count)] + [-1] * missing
 
     def close(self) -> None:
         """Close what nobody has taken."""
@@ -206,7 +225,7 @@ class DescriptorPipe:
         while self._waiting and not self._over:
             told, given = self._waiting[0]
             try:
-                sent = self._sock.sendmsg([told], _beside(given))
+                told, sent = _sent(self._sock, told, given)
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -251,7 +270,7 @@ class WaitingPipe:
         given = [*descriptors]
         told = memoryview(_packed(name, values, len(given)))
         try:
-            sent = self._sock.sendmsg([told], _beside(given))
+            told, sent = _sent(self._sock, told, given)
             self._sock.sendall(told[sent:])
         except OSError:
             self._lost("its parent is gone")

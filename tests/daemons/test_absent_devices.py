@@ -101,6 +101,31 @@ def test_a_client_of_a_device_that_never_was_here_waits_for_it(tmp_path: Path) -
     site.finish()
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_client_of_a_device_that_is_just_let_in_waits_for_it_a_moment(tmp_path: Path, comes: bool) -> None:
+    """Whatever its pool says: with workers its link says that it is up a little after it was admitted."""
+    site = Site(tmp_path, LISTENER)
+    site.come()
+    board = site.world.switchboard
+    device = board.fleet.get("plc-1")
+    assert device is not None
+    carrier, device.carrier = device.carrier, None
+    client = site.world.client()
+    client.say(b"are you there")
+    site.world.advance(4.0)
+    assert client.here
+    if comes:
+        device.carrier = carrier
+        board.client_streams.device_came("plc-1")
+        site.world.pump()
+        assert site.world.services["console"][-1].data == b"are you there"
+    else:
+        site.world.advance(2.0)
+        assert client.was_reset
+        device.carrier = carrier
+    site.finish()
+
+
 def test_a_device_that_does_not_come_costs_its_clients_what_the_pool_says(tmp_path: Path) -> None:
     """And every client of a closed pool finds a closed port, as before."""
     site = Site(tmp_path, LISTENER + WAKE + WAITS)

@@ -151,6 +151,37 @@ def test_one_agent_that_is_a_fault_of_ours_costs_the_others_nothing(
         far.close()
 
 
+def test_who_came_when_no_descriptor_was_left_is_refused_by_name(one: One, tmp_path: Path) -> None:
+    """Agents, data sockets and clients; the others of the same message are taken, and nobody else notices."""
+    let_in: list[PlainEnd] = []
+    one.board.admission.came = lambda hub, name, end: let_in.append(end)  # type: ignore[method-assign]
+    near, far = loopback_pair()
+    agents = [Came("main", f"192.0.2.7:{number}", socket.AF_INET) for number in (5, 6, 7)]
+    one.board.came(agents, near.detach(), -1, -1)
+    one.board.attached(TICKET, "main ", "192.0.2.7:8", -1)
+    one.board.client("plc-7", "ssh", "192.0.2.7:9", None, "", -1)
+    one.board.join("plc-7", "ssh", "192.0.2.7:10", None, "", True, -1)
+    assert [end.peer for end in let_in] == ["192.0.2.7:5"]
+    told = [(type(fact).__name__, fact.peer, fact.reason) for fact in one.told.facts]  # type: ignore[attr-defined]
+    assert told == [
+        ("LinkRefused", "192.0.2.7:6", "descriptors"),
+        ("LinkRefused", "192.0.2.7:7", "descriptors"),
+        ("LinkRefused", "192.0.2.7:8", "descriptors"),
+        ("ClientRefused", "192.0.2.7:9", "descriptors"),
+        ("ClientRefused", "192.0.2.7:10", "descriptors"),
+    ]
+    let_in[0].abort()
+    far.close()
+
+
+def test_a_port_for_which_no_descriptor_was_left_is_given_back(one: One) -> None:
+    """Nobody would accept there."""
+    lease: Any = SimpleNamespace(use=("plc-7", "ssh"))
+    one.board.port(lease, -1)
+    assert one.told.said == [("not_lent", "plc-7", "ssh")]
+    assert one.board.borrowed.of("plc-7") == []
+
+
 def test_who_left_early_is_told_of_before_a_worker_leaves(one: One) -> None:
     """Not an hour later."""
     spoken: list[str] = []

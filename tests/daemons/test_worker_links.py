@@ -20,9 +20,12 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.data_plane import AFTER, DataPlane
+from revtunnel.sockets.ends import RECORD, PlainEnd
+from revtunnel.sockets.loopback_pair import loopback_pair
 from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.sockets.relay import Relay, _Side
 from revtunnel.streams.clients import Clients, ClientSocket
+from revtunnel.streams.dialler import NotDialled
 from tests.support.data_world import DataWorld
 from tests.support.nodes_world import NodesWorld
 from tests.support.world import pattern
@@ -178,6 +181,73 @@ def test_a_client_that_leaves_before_the_answer_leaves_the_worker_too(site: Site
     site.until(lambda: not site["two"].switchboard.clients, "its end at the parent")
     site["one"].advance(1.0)
     site.until(lambda: not site.worker.clients, "its end at the worker")
+
+
+class Own:
+    """A client of the parent itself, such as CCCP's, whose device is slow to reach its service."""
+
+    def __init__(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.node, self._asked = site["two"], list[tuple[Deferred[Any], tuple[Any, ...]]]()
+        self._dial = self.node.dialler.dial
+        monkeypatch.setattr(self.node.dialler, "dial", self._late)
+        near, self.far = loopback_pair()
+        board = self.node.switchboard.client_streams
+        clients = board.clients_by_name(self.node.serial, self.node.offers[0].name, lambda client: None)
+        self.client = clients.came(PlainEnd(near))
+        self._site = site
+        site.until(lambda: self._asked, "a dial")
+
+    def _late(self, *asked: Any) -> "Deferred[Any]":
+        self._asked.append((Deferred(), asked))
+        return self._asked[-1][0]
+
+    def answer(self) -> None:
+        """It is reached."""
+        wanted, asked = self._asked.pop()
+        self._dial(*asked).chainDeferred(wanted)
+
+    def refuse(self) -> None:
+        """It is not."""
+        self._asked.pop()[0].errback(NotDialled(Ended.REFUSED, "not now"))
+
+
+@pytest.mark.parametrize("size", [5, 3 * RECORD])
+def test_first_bytes_of_a_client_of_the_parent_do_not_wait_for_the_answer(
+    by_socket: Site, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """They go as those of a client at a port, a record at most; none is lost, or comes twice."""
+    own, first = Own(by_socket, monkeypatch), pattern("first", size)
+    own.far.send(first)
+    (there,) = by_socket.worker.clients
+    by_socket.until(lambda: len(there.early) >= min(size, RECORD), "first bytes at the worker")
+    assert len(there.early) <= 2 * RECORD
+    own.answer()
+    service = own.node.service()
+    assert own.node.hear(service, size) == first
+    own.node.carry(service, own.far, pattern("answer", MIB))
+    own.node.carry(own.far, service, pattern("more", MIB))
+    own.far.shutdown(socket.SHUT_WR)
+    assert own.node.ending(service) == "end of file"
+    service.shutdown(socket.SHUT_WR)
+    assert own.node.ending(own.far) == "end of file"
+    by_socket.until(lambda: own.node.of(ChannelEnded))
+    (ended,) = own.node.of(ChannelEnded)
+    assert (ended.bytes_to_device, ended.bytes_to_client) == (size + MIB, MIB)
+    by_socket.until(lambda: not by_socket.worker.clients and not own.node.switchboard.clients)
+
+
+@pytest.mark.parametrize("size", [0, 5, 3 * RECORD])
+def test_a_client_of_the_parent_that_is_refused_is_reset_whatever_it_has_said(
+    by_socket: Site, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """And so is one that leaves before."""
+    own = Own(by_socket, monkeypatch)
+    own.far.send(pattern("first", size))
+    own.far.shutdown(socket.SHUT_WR)
+    by_socket["two"].turn()
+    own.refuse()
+    assert own.node.ending(own.far) == "reset"
+    by_socket.until(lambda: not by_socket.worker.clients and not own.node.switchboard.clients)
 
 
 @pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")

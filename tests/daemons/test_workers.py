@@ -14,6 +14,7 @@ from twisted.logger import globalLogPublisher
 
 from revtunnel.daemons.worker import Worker
 from revtunnel.daemons.worker_links import WorkerCarrier, WorkerLink
+from revtunnel.daemons.worker_messages import Load
 from revtunnel.daemons.worker_streams import WorkerStreams
 from revtunnel.daemons.workers import LEARN, LOOK, PAUSE, Workers
 from revtunnel.fleet.client_ports import OpenPort
@@ -22,6 +23,7 @@ from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.descriptor_pipe import Message, WaitingPipe, pipe_pair
 from revtunnel.sockets.ends import PlainEnd
+from revtunnel.streams.running import Running
 from tests.sockets.test_descriptor_pipe import Turns
 
 
@@ -181,6 +183,45 @@ def test_a_port_that_cannot_be_lent_stays_the_parents(parent: Parent) -> None:
     assert parent.workers._lent.get("plc-7", {}) == {}
 
 
+def test_a_port_that_a_worker_had_no_room_for_is_the_parents_again(parent: Parent) -> None:
+    """Its clients would else wait for nobody."""
+    said: list[str] = []
+
+    class Listening:
+        def lend(self) -> int:
+            said.append("lent")
+            return some_file()
+
+        def take_back(self) -> None:
+            said.append("back")
+
+        def stop(self) -> None:
+            raise NotImplementedError
+
+    worker, other = (parent.worker(share, os.getpid(), ready=True) for share in (1, 2))
+    far_link(parent, worker)
+    lease: Any = Namespace(use=("plc-7", "ssh"), pool="default")
+    clients: Any = None
+    parent.workers._opened(OpenPort(lease, clients, Listening()))
+    other.heard_not_lent("plc-7", "ssh")
+    assert said == ["lent"], "it is another's"
+    worker.heard_not_lent("plc-7", "ssh")
+    worker.heard_not_lent("plc-7", "ssh")
+    assert said == ["lent", "back"]
+
+
+def test_whom_the_parent_has_no_room_for_is_refused(parent: Parent) -> None:
+    """A data socket of another worker, a client whose device has left: one line each, and no worker ends."""
+    worker = parent.worker(1, os.getpid(), ready=True)
+    worker.heard_attach(2, bytes(16), "main plc-7", "192.0.2.7:5", -1)
+    worker.heard_client("plc-7", "ssh", "192.0.2.7:6", None, -1)
+    told = [(type(fact).__name__, fact.peer, fact.reason) for fact in parent.facts]  # type: ignore[attr-defined]
+    assert told == [
+        ("LinkRefused", "192.0.2.7:5", "descriptors"),
+        ("ClientRefused", "192.0.2.7:6", "descriptors"),
+    ]
+
+
 def far_link(parent: Parent, worker: Worker) -> None:
     """A device of that worker, as far as ports see."""
     link = WorkerLink.__new__(WorkerLink)
@@ -200,6 +241,27 @@ def test_streams_that_are_not_known_yet_are_ended_too(parent: Parent) -> None:
     assert said == []
     assert not newest.end_streams(Ended.OPERATOR, "kicked")
     assert said == [("end", "plc-7", None, Ended.OPERATOR, "kicked")]
+
+
+def test_a_stream_counts_for_its_device_once_whether_it_was_opened_or_not(parent: Parent) -> None:
+    """As in one process, which counts whoever is given to the device."""
+    worker, device = parent.worker(1, os.getpid(), ready=True), Namespace(link=None, channels=0)
+    parent.board.fleet.get = lambda serial: device
+    ended = Ended.CLOSED, "", 1.0, 0, 0
+    row = Running("plc-7", 262, "ssh", "192.0.2.1:5", "socket", "opening", 0.0, 0, 0, 0, 0)
+    told = [
+        (ChannelOpened, ("plc-7", 256, "ssh", "192.0.2.1:5", 1.0)),
+        (ChannelEnded, ("plc-7", 256, "ssh", "192.0.2.1:5", *ended)),
+        (ChannelEnded, ("plc-7", 259, "ssh", "192.0.2.1:6", *ended)),
+    ]
+    worker.heard_news(told, {})
+    assert device.channels == 2
+    worker.heard_load(Load(0, 0, {}, (row, row._replace(number=265))))  # somebody looks
+    worker.heard_news([(ChannelEnded, ("plc-7", 262, "ssh", "192.0.2.1:5", *ended))], {})
+    assert device.channels == 3
+    worker.heard_news([(ChannelOpened, ("plc-7", 265, "ssh", "192.0.2.1:5", 1.0))], {})
+    worker.heard_news([(ChannelEnded, ("plc-7", 265, "ssh", "192.0.2.1:5", *ended))], {})
+    assert device.channels == 4
 
 
 def test_what_a_stop_cuts_is_told(parent: Parent) -> None:

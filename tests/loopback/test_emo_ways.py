@@ -232,7 +232,7 @@ def test_r16_streams_outlive_the_command_socket_and_drain(lab: Lab) -> None:
             client.sendall(b"still")
             assert read_exactly(client, 5) == b"still"
             (row,) = server.control("channels")["channels"]
-            assert (row["serial"], row["channel"]) == ("mill-1", 256)
+            assert row["serial"] == "mill-1" and row["channel"] >= 256
         server.signal(signal.SIGTERM)
         server.wait_event("state", state="draining")
         client.sendall(b"more")

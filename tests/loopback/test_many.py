@@ -158,6 +158,7 @@ def test_n1_a_thousand_clients_and_256_descriptors(lab: Lab) -> None:
             refusals = [line for line in server.events() if line["level"] == "warn"]
             assert 1 <= len(refusals) <= 25, len(refusals)
         wait_until(lambda: server.descriptors() <= before + 5, "descriptors back")
+        wait_until(lambda: not server.control("status")["clients"], "those of workers back")
         with connect(port) as client:
             hear(client, say(client, 1))
         assert first.running and other.running and len(server.events("link-down")) == 0

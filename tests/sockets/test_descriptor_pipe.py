@@ -1,8 +1,11 @@
 """Messages with descriptors: whole, in order, each with its own; who does not take them, and who is gone."""
 
+import errno
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -107,6 +110,42 @@ def test_who_takes_nothing_is_lost(both: Both, monkeypatch: pytest.MonkeyPatch) 
     assert len(both.lost) == 1
 
 
+@contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """So many descriptors more, and no other."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(count)]
+    held = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0], limits[1]))
+    for each in free:
+        os.close(each)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in held:
+            os.close(each)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_descriptors_for_which_there_is_no_room_cost_nobody_else_anything(both: Both, size: int) -> None:
+    """The message arrives, with those that could be taken; so does what is said before and behind it."""
+    both.parent.send("before", descriptors=(some_file(b"one"),))
+    given = [some_file(text) for text in (b"two", b"three", b"four")]
+    both.parent.send("short", b"z" * size, descriptors=(*given,))
+    both.parent.send("none", descriptors=(some_file(b"five"),))
+    with room_for(2):
+        while len(both.heard) < 3:
+            both.worker.doRead()
+            both.parent.doWrite()
+    both.parent.send("behind", descriptors=(some_file(b"six"),))
+    both.worker.doRead()
+    found = [[content(each) if each >= 0 else None for each in found] for _, _, found in both.heard]
+    assert found == [[b"one"], [b"two", None, None], [None], [b"six"]]
+    assert [name for name, _, _ in both.heard] == ["before", "short", "none", "behind"]
+    assert both.lost == []
+
+
 def test_an_answer_is_waited_for_and_nothing_else_is_lost(both: Both) -> None:
     """What came before it is kept for the next turn, in order."""
     both.parent.send("before", descriptors=(some_file(b"mine"),))
@@ -150,11 +189,49 @@ def test_a_pipe_that_fails_says_how(both: Both, monkeypatch: pytest.MonkeyPatch)
 
     class Full:
         def sendmsg(self, *told: object) -> int:
-            raise OSError(109, "Too many references: cannot splice")
+            raise OSError(12, "Cannot allocate memory")
 
         def close(self) -> None:
             """Nothing."""
 
     monkeypatch.setattr(both.parent, "_sock", Full())
     both.parent.send("given")
-    assert both.lost == ["Too many references: cannot splice"]
+    assert both.lost == ["Cannot allocate memory"]
+
+
+class Refusing:
+    """A socket that takes no descriptors, as the kernel does while it holds too many of one user."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def sendmsg(self, told: list[bytes], beside: list[Any] = []) -> int:  # noqa: B006
+        if beside:
+            raise OSError(errno.ETOOMANYREFS, "Too many references: cannot splice")
+        return self._sock.sendmsg(told)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("who", ["parent", "worker"])
+def test_what_the_kernel_does_not_take_arrives_without_its_descriptors(
+    both: Both, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """They are closed; the next ones are taken as ever."""
+    end, told = getattr(both, who), both.heard if who == "parent" else both.told
+    sock, given = end._sock, [some_file(b"one"), some_file(b"two")]
+    end.send("before", descriptors=(some_file(b"zero"),))
+    monkeypatch.setattr(end, "_sock", Refusing(sock))
+    end.send("short", 5, descriptors=(*given,))
+    monkeypatch.setattr(end, "_sock", sock)
+    end.send("behind", descriptors=(some_file(b"three"),))
+    for each in given:
+        with pytest.raises(OSError):
+            os.fstat(each)
+    while len(told) < 3:
+        (both.worker if who == "parent" else both.parent).doRead()
+    assert [(name, values) for name, values, _ in told] == [("before", ()), ("short", (5,)), ("behind", ())]
+    found = [[content(each) if each >= 0 else None for each in found] for _, _, found in told]
+    assert found == [[b"zero"], [None, None], [b"three"]]
+    assert both.lost == []
