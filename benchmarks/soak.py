@@ -276,9 +276,10 @@ def tables(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield _row(one.carrier, *figures, short["connections"], f"{per_second:.0f}", len(one.faults))
     yield ""
     yield _row(
-        "carrier", "role", "sockets", "pipes", "others", "timers", "watched", "MiB resident", "channels left"
+        *("carrier", "role", "sockets", "pipes", "others", "threads", "timers", "watched"),
+        *("MiB resident", "channels left"),
     )
-    yield _row("---", "---", *["---:"] * 7)
+    yield _row("---", "---", *["---:"] * 8)
     for one in outcomes:
         for role, now in one.after.items():
             was, half = one.before[role], one.middle[role]

@@ -1,4 +1,4 @@
-"""What running daemons hold: descriptors by kind, timers, channels, memory; is it back to what it was?
+"""What running daemons hold: descriptors by kind, threads, timers, channels, memory; is it back to what it was?
 
 Descriptors and memory come from /proc, timers from the daemons themselves (inside.py), channels from the
 server's admin socket.
@@ -28,7 +28,7 @@ MIB = 2**20
 PATIENCE = 60.0  # seconds until the daemons have let go of everything
 REST = 6.0  # seconds without a change; the server looks at waiting data sockets every 5 s
 BY_THE_HOUR = {"HourlyCount.say"}  # timers that are there while there is something to say, one a listener
-COUNTED = ("sockets", "pipes", "others", "timers", "watched")
+COUNTED = ("sockets", "pipes", "others", "threads", "timers", "watched")
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Standing:
     sockets: int = 0
     pipes: int = 0
     others: int = 0
+    threads: int = 0
     timers: int = 0
     watched: int = 0  # readers and writers
     memory: float = 0.0
@@ -85,6 +86,7 @@ def standing(crew: Crew) -> dict[str, Standing]:
             now.sockets += kinds.count("socket")
             now.pipes += kinds.count("pipe")
             now.others += len(kinds) - kinds.count("socket") - kinds.count("pipe")
+            now.threads += len(os.listdir(f"/proc/{pid}/task"))
             said = _from_inside(pid)
             now.calls += (call for call in said["timers"] if call not in BY_THE_HOUR)
             now.timers = len(now.calls)

@@ -40,7 +40,7 @@ def test_usage_errors_exit_with_64(argv: list[str]) -> None:
 
 def test_what_is_held_beyond_before_is_named() -> None:
     """Every kind counts but memory; kept sockets are allowed where a carrier keeps them."""
-    before, after = Standing(3, 4, 5, 2, 6, 50.0), Standing(4, 5, 5, 2, 6, 90.0)
+    before, after = Standing(3, 4, 5, 2, 2, 6, 50.0), Standing(4, 5, 5, 2, 2, 6, 90.0)
     assert after.beyond(before, 0) == ["4 sockets, 3 before", "5 pipes, 4 before"]
     assert after.beyond(before, 1) == ["5 pipes, 4 before"]
     assert before.beyond(after, 0) == []
