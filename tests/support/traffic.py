@@ -154,7 +154,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 def connect(port: int, host: str = "127.0.0.1", patience: float = PATIENCE) -> socket.socket:
     """A client's connection."""
-    sock = socket.create_connection((host, port), 10)
+    sock = socket.create_connection((host, port), PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(patience)
     return sock
