@@ -109,10 +109,14 @@ class Daemon:
         return self
 
     def _settle(self) -> None:
-        """It says that it is ready just before its reactor opens the last descriptors of its own."""
+        """It says that it is ready just before its reactor opens its last descriptors, and waits."""
         before = -1
-        while self.running and before != (before := self.descriptors()):
+        while self.running and (before != (before := self.descriptors()) or not self._waits()):
             time.sleep(0.01)
+
+    def _waits(self) -> bool:
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "S"  # and is not one of many that would run
 
     def environment(self) -> dict[str, str]:
         """That of the test, without what a service manager or a shell might have set for us."""
