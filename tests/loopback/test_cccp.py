@@ -829,7 +829,7 @@ def test_h16_a_caller_who_leaves_before_the_answer(site: CccpDaemon) -> None:
 def control(daemon: Daemon, *words: str, status: int = 0) -> Any:
     """What ``revtunnelctl --json`` answers, and with which exit status."""
     command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(daemon.admin_socket)]
-    done = subprocess.run([*command, *words], env=daemon.environment(), capture_output=True, timeout=30)
+    done = subprocess.run([*command, *words], env=daemon.environment(), capture_output=True, timeout=90)
     assert done.returncode == status, done
     return json.loads(done.stdout)
 
@@ -870,7 +870,7 @@ def test_admin_door_and_exit_status(site: CccpDaemon) -> None:
         [*site.command()[:-1], str(bad), "--check-config"],
         env=site.environment(),
         capture_output=True,
-        timeout=30,
+        timeout=90,
     )
     assert done.returncode == 78
     assert [line.split("]")[0][-12:] for line in done.stderr.decode().splitlines()]

@@ -29,8 +29,8 @@ __all__ = ["Agent", "Daemon", "Lab", "Server", "Settings", "ini"]
 
 ROOT = Path(__file__).resolve().parents[2]
 Settings = Mapping[str, Mapping[str, object]]
-READY = 20.0  # seconds until a daemon has said that it is ready
-PATIENCE = 20.0  # seconds until an event is in the log
+READY = 60.0  # seconds until a daemon has said that it is ready
+PATIENCE = 40.0  # seconds until an event is in the log
 WORKERS = os.environ.get("REVTUNNEL_TEST_WORKERS", "")  # of every server that does not say otherwise
 SHOWN = 120  # lines of each log that a failed test shows
 

@@ -209,7 +209,7 @@ def in_thread(work: Callable[..., object], *arguments: object) -> Beside:
     return thread
 
 
-def wait_until(true: Callable[[], object], what: str, patience: float = 20.0, every: float = 0.02) -> None:
+def wait_until(true: Callable[[], object], what: str, patience: float = 40.0, every: float = 0.02) -> None:
     """Return when ``true()``; AssertionError with ``what`` when that never comes."""
     end = time.monotonic() + patience
     while not true():
