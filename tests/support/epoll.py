@@ -81,10 +81,14 @@ class Loop:
         return found[0]
 
     def settle(self, seen: Callable[[], Any] = lambda: 0, quiet: float = 0.0) -> None:
-        """Turn until ``seen`` has not changed for some turns, and for ``quiet`` seconds."""
+        """Turn until ``seen`` has not changed for some turns, and for ``quiet`` seconds.
+
+        Of which we may not have had one: turns count that wait as long.
+        """
         since, last, turns = time.monotonic(), seen(), 0
-        while turns < TURNS or time.monotonic() < since + quiet:
-            self.reactor.iterate(quiet / 10)
+        least = 2 * TURNS if quiet else TURNS
+        while turns < least or time.monotonic() < since + quiet:
+            self.reactor.iterate(quiet / least)
             turns += 1
             if (now := seen()) != last:
                 since, last, turns = time.monotonic(), now, 0
