@@ -29,6 +29,7 @@ from OpenSSL import SSL
 from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import place
+from revtunnel.sockets.hangups import is_cut
 from revtunnel.sockets.tls_records import RECORD, address_of, fault_of, read_records, write_records
 
 __all__ = [
@@ -73,7 +74,6 @@ class End:
     # a reading that leaves more than so many bytes of its room free has left nothing; None: that says nothing
     slack: int | None = None
     close_ends = False  # ``close`` says our end of file, if nothing is unread
-    fin_cuts = False  # ends of file are in band, so that the kernel's, before ours was said, is a cut
 
     def __init__(self, sock: socket.socket, peer: str = "") -> None:
         if sock.gettimeout() != 0.0:
@@ -118,6 +118,16 @@ class End:
     def pending(self) -> bool:
         """Whether ``read_into`` has something for which the descriptor will not be reported readable."""
         return False
+
+    @property
+    def fin_cuts(self) -> bool:
+        """Whether ends of file are in band, so that the kernel's, before ours was said, is a cut."""
+        return False
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the other side has reset the connection, and not behind its word that it has had all."""
+        return is_cut(self.sock)
 
     def read_into(self, view: memoryview) -> int | None:
         """Read up to ``len(view)`` bytes, at least RECORD of room: how many; 0: the end; None: nothing now.

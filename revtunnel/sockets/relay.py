@@ -41,7 +41,7 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.data_plane import CUT, DONE, IS_ENDING, READ_ENDED, WRITE_ENDED, DataPlane, Given
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import RECORD, End, said
-from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
+from revtunnel.sockets.hangups import has_ended, hung_up
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
 __all__ = ["Relay"]
@@ -346,7 +346,7 @@ class _Side:
         """While it is not read: whether it has ended, or was cut, and still is."""
         if self.relay.over or not event & OVER:
             return
-        if event & select.EPOLLERR and is_cut(self.end.sock) and (error := hung_up(self.end.sock)):
+        if event & select.EPOLLERR and self.end.was_cut and (error := hung_up(self.end.sock)):
             self.relay.cut(self, error)
         elif event & select.EPOLLRDHUP and has_ended(self.end.sock):
             if self.read_ended and self.end.fin_cuts:

@@ -17,7 +17,7 @@ from tests.support.ports import free_ports, port_block
 from tests.support.redis_server import RedisServer
 from tests.support.throwaway_tls import Issuer
 
-__all__ = ["LEASE", "NAMES", "Nodes", "NodesLab", "nodes_lab", "serial_of"]
+__all__ = ["LEASE", "NAMES", "PATIENCE", "Nodes", "NodesLab", "nodes_lab", "serial_of"]
 
 LEASE = 3  # seconds
 PATIENCE = 60.0  # seconds for anything

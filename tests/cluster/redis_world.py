@@ -18,11 +18,11 @@ SLOW = 15.0  # seconds: a machine that does other things besides is no engine th
 
 
 class RedisWorld:
-    """``engine`` runs; views are ended with ``close``. ``deadline``: seconds that it has for an answer."""
+    """``engine`` runs, and has ``SLOW`` for an answer; views are ended with ``close``."""
 
-    def __init__(self, loop: Loop, directory: Path, *options: str, deadline: float = SLOW) -> None:
+    def __init__(self, loop: Loop, directory: Path, *options: str) -> None:
         self.loop = loop
-        self._deadline, redis_engine.DEADLINE = redis_engine.DEADLINE, deadline
+        self._deadline, redis_engine.DEADLINE = redis_engine.DEADLINE, SLOW
         self.engine = RedisServer(directory, *options).start()
         self.way = EngineWay("127.0.0.1", self.engine.port)
         self.views: list[RedisDirectory] = []

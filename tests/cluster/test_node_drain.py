@@ -32,6 +32,7 @@ def test_a_drained_node_s_devices_are_elsewhere_before_it_ends(tmp_path: Path) -
             gained = [len(lab.held(node)) - count for node, count in zip(others, before, strict=True)]
             assert min(gained) > 0, gained  # how evenly is a matter of who was late
             # one after the other, each to where it was sent
+            one.wait_event("link-down", len(moves))  # which is said later than the next node's link-up
             ends = one.events("link-down")
             assert {each["serial"] for each in ends} == moves
             assert {each["reason"] for each in ends} == {"lost"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.agents import Herd, arguments
-from tests.cluster.nodes_lab import NAMES, NodesLab, nodes_lab
+from tests.cluster.nodes_lab import NAMES, PATIENCE, NodesLab, nodes_lab
 from tests.cluster.nodes_load import Load
 from tests.support.redis_server import INSTALLED, PROGRAM
 
@@ -54,7 +54,8 @@ def _the_engine_is_killed(lab: NodesLab) -> None:
     lab.engine.kill()
     for name, node in lab.nodes.items():
         for serial in lab.held(node):
-            assert lab.reaches(name, int(serial.removeprefix("plc-"))), "its own"
+            device = int(serial.removeprefix("plc-"))
+            assert lab.ask(name, device, 1, 100, PATIENCE) == "whole", "its own"
     lab.nodes["one"].wait_event("state", state="directory")
     three = lab.nodes["three"]
     three.write(cluster={"without_engine": "wait"})

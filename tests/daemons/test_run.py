@@ -20,7 +20,7 @@ from revtunnel.daemons.run import AGENT, SERVER, DaemonMaker
 from tests.support.traffic import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WAIT = 30  # seconds until a hanging process is a failure
+WAIT = 90  # seconds until a hanging process is a failure
 
 STAND_IN = """
 import os, sys

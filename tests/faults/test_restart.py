@@ -196,8 +196,9 @@ def test_n16_a_server_that_is_frozen(lab: Lab) -> None:
 
 def test_n8_a_quiet_link_that_is_answered_stays(lab: Lab) -> None:
     """Over several keepalives nothing is dropped, and a client finds the link as it was."""
+    often = {**FAST, "answer": "3 s", "busy_answer": "3 s"}  # one that is missing would be missed within 5 s
     with Echo() as echo:
-        server, agent = lab.pair({"link": FAST}, {"link": FAST}, it=echo.target)
+        server, agent = lab.pair({"link": often}, {"link": often}, it=echo.target)
         port = server.client_port("plc-7", "it")
         with connect(port) as client, pytest.raises(TimeoutError):
             client.settimeout(5)

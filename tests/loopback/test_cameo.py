@@ -14,6 +14,7 @@ import pytest
 
 zmq = pytest.importorskip("zmq", exc_type=ImportError)
 from tests.support.cameo_site import SERVER, Backend, Programs, Sockets, ask  # noqa: E402  needs zmq
+from tests.support.traffic import wait_until  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,11 @@ def emptied(subscriber: Any) -> None:
     """Forget what came so far."""
     while subscriber.poll(300):
         subscriber.recv_multipart()
+
+
+def said(system: Programs, word: str) -> None:
+    """Return when a relay has logged it."""
+    wait_until(lambda: word in system.log.read_text(), word)
 
 
 def test_z9_requests_of_req_and_dealer(system: Programs, sockets: Sockets) -> None:
@@ -121,7 +127,7 @@ def test_the_server_restarts_and_clients_go_on(system: Programs, sockets: Socket
     client = sockets.make(zmq.REQ, system.ports[0])
     with Backend(system.ports[0]):
         assert ask(client, SERVER, b"first") == [b"first"]
-    time.sleep(0.5)  # the relay has seen the server leave
+    said(system, "peer-left")
     client.send_multipart([SERVER, b"", b"second"])
     assert not client.poll(300)
     with Backend(system.ports[0]):
@@ -141,7 +147,7 @@ def test_64_bit_frames(system: Programs, sockets: Sockets) -> None:
 
 def test_z8_heartbeats_both_ways(system: Programs, sockets: Sockets) -> None:
     """Peers that ask us ten times a second, and drop who does not answer, stay; idle and in use."""
-    beat = {"HEARTBEAT_IVL": 100, "HEARTBEAT_TIMEOUT": 1000, "HEARTBEAT_TTL": 1000}
+    beat = {"HEARTBEAT_IVL": 100, "HEARTBEAT_TIMEOUT": 2000, "HEARTBEAT_TTL": 2000}
     with Backend(system.ports[0]):
         client = sockets.make(zmq.REQ, system.ports[0], **beat)
         subscriber = sockets.make(zmq.SUB, system.ports[1], SUBSCRIBE=b"t", **beat)
@@ -165,10 +171,10 @@ def test_newest_local_holder_of_a_name_wins(system: Programs, sockets: Sockets) 
     with Backend(system.ports[0], answer=b"older"):
         assert ask(client, SERVER, b"x") == [b"older", b"x"]
         with Backend(system.ports[0], answer=b"newer"):
-            time.sleep(0.5)
+            said(system, "name-replaced")
             for _ in range(20):
                 assert ask(client, SERVER, b"y") == [b"newer", b"y"]
-        time.sleep(0.5)
+        said(system, "peer-left")
         assert ask(client, SERVER, b"z") == [b"older", b"z"]
 
 

@@ -32,7 +32,7 @@ def control(relays: Relays, *words: str, status: int = 0) -> Any:
     """What ``revtunnelctl --json`` answers, with that exit status."""
     command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(relays.admin_socket)]
     done = subprocess.run(
-        [*command, *words], env=relays.environment(), capture_output=True, text=True, timeout=30
+        [*command, *words], env=relays.environment(), capture_output=True, text=True, timeout=90
     )
     assert done.returncode == status, done
     return json.loads(done.stdout) if done.stdout else done.stderr
@@ -123,7 +123,7 @@ def test_exit_status(lab: Lab) -> None:
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "revtunnel.daemons.run", "cameo", *words]
         environment = Daemon(lab.directory, "none").environment()
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, cwd=ROOT)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, cwd=ROOT)
 
     assert call("--nonsense").returncode == 64
     assert call("--proxy-ports", "1, 2").returncode == 64

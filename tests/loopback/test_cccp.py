@@ -262,9 +262,13 @@ def test_a_second_client_is_refused(site: CccpDaemon) -> None:
 
 def test_whitelist(site: CccpDaemon) -> None:
     """A refused client cancels no time-out and is not shown; networks and mapped addresses count."""
-    port = site.on("CLD-1", ip_whitelist="127.0.0.1,10.0.0.0/8", timeout=1)
+    allowed = "127.0.0.1,10.0.0.0/8"
+    port = site.on("CLD-1", ip_whitelist=allowed)
     assert turned_away(port, "127.0.0.2") == "reset"
     assert site.status("CLD-1") == (False, False, 0)
+    assert site.on("CLD-1", ip_whitelist=allowed, timeout=1) == port
+    with suppress(ConnectionRefusedError):  # on a busy machine that second may be over
+        assert turned_away(port, "127.0.0.2") == "reset"
     site.until_status("CLD-1", None)
     port = site.on("CLD-2", ip_whitelist="::ffff:127.0.0.1")
     client = connect(port)
@@ -275,14 +279,14 @@ def test_whitelist(site: CccpDaemon) -> None:
 def test_timeout(site: CccpDaemon) -> None:
     """Nobody came: as /off. Somebody came: never, also after he left a persistent proxy."""
     port = site.on("CLD-1", timeout=1)
-    other = site.on("CLD-2", timeout=1, persistent="true")
+    other = site.on("CLD-2", timeout=2, persistent="true")
     client = connect(other)
     site.until_status("CLD-2", (False, True, 0))
     client.close()
     site.until_status("CLD-2", (False, False, 0))
     site.until_status("CLD-1", None)
     assert refused(port)
-    time.sleep(1)
+    time.sleep(1.2)
     assert site.status("CLD-2") == (False, False, 0)
     site.wait_event("proxy-ended", reason="timed-out", serial="CLD-1")
 
@@ -525,13 +529,12 @@ def test_wait_for_an_absent_device(lab: Lab) -> None:
 def test_the_wake_driver_is_run_for_a_request(lab: Lab) -> None:
     """Its last word is the serial; its failure is told to the caller, and is an event."""
     mark = lab.directory / "woken"
-    script = lab.directory / "wake.py"
+    script = lab.directory / "wake.sh"
     script.write_text(
-        f"import sys\nopen({str(mark)!r}, 'a').write(sys.argv[-1] + '\\n')\n"
-        "if sys.argv[-1] == 'BAD':\n    sys.exit('no such number')\n"
-        "if sys.argv[-1] == 'SLOW':\n    import time; time.sleep(60)\n"
+        f"for last; do :; done\necho $last >> {mark}\n"
+        "case $last in BAD) echo no such number >&2; exit 1;; SLOW) exec sleep 60;; esac\n"
     )
-    command = f"{sys.executable} {script} --now"
+    command = f"/bin/sh {script} --now"
     site = lab.add(CccpDaemon(lab.directory, {"cccp": {"wake_command": command, "wake": "2 s"}})).start()
     status, row = site.ask("/on", serial="BAD", wait=5)
     assert status == 500 and "no such number" in row["message"]
@@ -604,7 +607,7 @@ def test_what_a_wake_url_answers_is_not_read_without_end(lab: Lab, code: int) ->
 
 def test_parked_devices_have_limits(lab: Lab) -> None:
     """So many and so long; one with a proxy stays, and one that comes back is not one more."""
-    site = lab.add(CccpDaemon(lab.directory, {"cccp": {"parked": 2, "parked_time": "1 s"}})).start()
+    site = lab.add(CccpDaemon(lab.directory, {"cccp": {"parked": 2, "parked_time": "2 s"}})).start()
     site.on("A", persistent="true")
     first, second = site.device("A"), site.device("B")
     third = connect(site.device_port)
@@ -826,7 +829,7 @@ def test_h16_a_caller_who_leaves_before_the_answer(site: CccpDaemon) -> None:
 def control(daemon: Daemon, *words: str, status: int = 0) -> Any:
     """What ``revtunnelctl --json`` answers, and with which exit status."""
     command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(daemon.admin_socket)]
-    done = subprocess.run([*command, *words], env=daemon.environment(), capture_output=True, timeout=30)
+    done = subprocess.run([*command, *words], env=daemon.environment(), capture_output=True, timeout=90)
     assert done.returncode == status, done
     return json.loads(done.stdout)
 
@@ -867,7 +870,7 @@ def test_admin_door_and_exit_status(site: CccpDaemon) -> None:
         [*site.command()[:-1], str(bad), "--check-config"],
         env=site.environment(),
         capture_output=True,
-        timeout=30,
+        timeout=90,
     )
     assert done.returncode == 78
     assert [line.split("]")[0][-12:] for line in done.stderr.decode().splitlines()]

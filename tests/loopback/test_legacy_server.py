@@ -170,7 +170,7 @@ def test_a_severed_link_is_dialled_again(lab: Lab) -> None:
 
 def test_n8_a_silent_server_is_noticed(lab: Lab) -> None:
     """Empty DATA is the question; a server that lives answers it for ever, over many keepalives."""
-    fast = {"link": {"keepalive": "1 s", "answer": "1 s", "busy_keepalive": "1 s", "busy_answer": "1 s"}}
+    fast = {"link": {"keepalive": "1 s", "answer": "2 s", "busy_keepalive": "1 s", "busy_answer": "2 s"}}
     with Echo() as echo, served(lab, echo, agent=fast) as (server, agent):
         echoed(server.client_ports[0], b"one")
         server.record.wait("frame", "DATA", 0, 0, count=3)

@@ -83,7 +83,7 @@ def test_two_hundred_clients_at_once(lab: Lab) -> None:
 
 def test_n23_one_client_more_than_there_are_numbers(lab: Lab) -> None:
     """It waits for a number and is then reset; one that comes free in time is its own; nobody is harmed."""
-    settings = {"link": {"number_wait": "1 s"}, "listener main": {"data": "link"}}
+    settings = {"link": {"number_wait": "2 s"}, "listener main": {"data": "link"}}
     with Echo() as echo:
         server, _ = lab.pair(settings, echo=echo.target)
         port = server.client_port("plc-7", "echo")

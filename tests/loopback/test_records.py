@@ -66,9 +66,7 @@ def test_f24_failures_are_paid_for(lab: Lab) -> None:
         server, _ = lab.pair({"penalties": {"exempt": "192.0.2.1"}}, echo=echo.target)
         port = server.client_port("plc-7", "echo")
         for _ in range(50):  # a try now and then is left to who owes too much
-            with connect(server.port) as stranger:
-                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                assert end_of(stranger) != "still open"
+            assert end_of_new(server.port, b"GET / HTTP/1.1\r\n\r\n") != "still open"
             if server.events("link-refused", reason="penalty"):
                 break
         assert server.wait_event("link-refused", reason="penalty")["serial"] == ""

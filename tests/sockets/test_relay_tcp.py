@@ -155,3 +155,23 @@ def test_n26_the_last_bytes_survive_the_close(joined: Joined) -> None:
     joined.until(lambda: joined.ended)
     assert joined.ended == [(Ended.CLOSED, "")]
     assert len(joined.hear(joined.client)) == size == 100_000
+
+
+@pytest.mark.parametrize("kind", ["web", "wss"])
+def test_a_web_socket_that_has_closed_in_order_is_not_cut_behind_that(kind: str) -> None:
+    """Whoever closed it answers our answer with a reset, when the client has not taken all by then."""
+    joined = Joined((False, kind), RelayLimits(), connected)
+    joined.relay._near.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    joined.relay.start()
+    joined.client.end_writing()
+    joined.until(lambda: joined.service.read_into(ROOM) == 0)
+    data = hashlib.shake_256(b"answer").digest(50_000)
+    assert joined.service.write(data) == len(data)
+    assert joined.service.end_writing()
+    joined.service.close()
+    joined.until(lambda: joined.relay.held)
+    joined.turn(5)
+    assert joined.hear(joined.client) == data
+    joined.until(lambda: joined.ended)
+    assert joined.ended == [(Ended.CLOSED, "")]
+    joined.finish()

@@ -29,8 +29,8 @@ __all__ = ["Agent", "Daemon", "Lab", "Server", "Settings", "ini"]
 
 ROOT = Path(__file__).resolve().parents[2]
 Settings = Mapping[str, Mapping[str, object]]
-READY = 20.0  # seconds until a daemon has said that it is ready
-PATIENCE = 20.0  # seconds until an event is in the log
+READY = 60.0  # seconds until a daemon has said that it is ready
+PATIENCE = 40.0  # seconds until an event is in the log
 WORKERS = os.environ.get("REVTUNNEL_TEST_WORKERS", "")  # of every server that does not say otherwise
 SHOWN = 120  # lines of each log that a failed test shows
 
@@ -109,10 +109,14 @@ class Daemon:
         return self
 
     def _settle(self) -> None:
-        """It says that it is ready just before its reactor opens the last descriptors of its own."""
+        """It says that it is ready just before its reactor opens its last descriptors, and waits."""
         before = -1
-        while self.running and before != (before := self.descriptors()):
+        while self.running and (before != (before := self.descriptors()) or not self._waits()):
             time.sleep(0.01)
+
+    def _waits(self) -> bool:
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "S"  # and is not one of many that would run
 
     def environment(self) -> dict[str, str]:
         """That of the test, without what a service manager or a shell might have set for us."""

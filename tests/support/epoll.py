@@ -19,8 +19,9 @@ from revtunnel.sockets.reactor_turn import shorten_turns
 
 __all__ = ["QUIET", "Loop", "Names", "own_reactor"]
 
-MOST = 20.0  # seconds to wait for what must come
+MOST = 40.0  # seconds to wait for what must come
 QUIET = 0.03  # seconds without an event after which TCP sockets of this machine count as settled
+STOP = 0.1  # seconds of those that pass between two looks at a reactor's clock
 TURNS = 5  # turns without an event; enough for a socketpair, where nothing is under way
 
 
@@ -29,13 +30,20 @@ class Loop:
 
     def __init__(self) -> None:
         self.reactor = EPollReactor()
-        self._ahead = 0.0
-        self.reactor.seconds = lambda: time.monotonic() + self._ahead
+        self._now = self._looked = time.monotonic()
+        self.reactor.seconds = self._seconds
         shorten_turns(self.reactor)  # as the daemons do
 
     def advance(self, seconds: float) -> None:
         """Let the reactor's clock go on at one go; what is due comes with the next turn."""
-        self._ahead += seconds
+        self._now += seconds
+
+    def _seconds(self) -> float:
+        """The reactor's clock: what a busy machine keeps from us at one go is little of its time."""
+        looked = time.monotonic()
+        self._now += min(looked - self._looked, STOP)
+        self._looked = looked
+        return self._now
 
     def until(self, condition: Callable[[], Any], what: str = "what must come") -> None:
         """Turn until it is so."""
@@ -73,10 +81,14 @@ class Loop:
         return found[0]
 
     def settle(self, seen: Callable[[], Any] = lambda: 0, quiet: float = 0.0) -> None:
-        """Turn until ``seen`` has not changed for some turns, and for ``quiet`` seconds."""
+        """Turn until ``seen`` has not changed for some turns, and for ``quiet`` seconds.
+
+        Of which we may not have had one: turns count that wait as long.
+        """
         since, last, turns = time.monotonic(), seen(), 0
-        while turns < TURNS or time.monotonic() < since + quiet:
-            self.reactor.iterate(quiet / 10)
+        least = 2 * TURNS if quiet else TURNS
+        while turns < least or time.monotonic() < since + quiet:
+            self.reactor.iterate(quiet / least)
             turns += 1
             if (now := seen()) != last:
                 since, last, turns = time.monotonic(), now, 0

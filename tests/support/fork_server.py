@@ -119,7 +119,7 @@ def spawn(
     return found
 
 
-def output_of(command: Sequence[str], timeout: float = 30, **how: Any) -> bytes:
+def output_of(command: Sequence[str], timeout: float = 60, **how: Any) -> bytes:
     """Standard output of a program that ends by itself; standard error is the test's.
 
     Raises:

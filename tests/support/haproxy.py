@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_ports
+
 __all__ = ["INSTALLED", "Haproxy"]
 
 INSTALLED = shutil.which("haproxy") is not None
@@ -27,7 +29,7 @@ class Haproxy:
 
     def __init__(self, directory: Path, behind: Sequence[int], options: str, host: str = "127.0.0.1") -> None:
         self.host = host
-        self.ports = [_free_port(host) for _ in behind]
+        self.ports = free_ports(len(behind))
         self._path = directory / "haproxy.cfg"
         self._process: subprocess.Popen[bytes] | None = None
         lines = [
@@ -80,8 +82,3 @@ def _connections() -> Iterator[tuple[list[str], list[str], str]]:
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *_ = line.split()
         yield local.split(":"), remote.split(":"), state
-
-
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as found:
-        return int(found.getsockname()[1])

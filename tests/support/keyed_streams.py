@@ -15,6 +15,7 @@ __all__ = ["WORD", "KeyedService", "ask", "begin"]
 WORD = 8  # bytes: 16 bits device, 16 bits client, 32 bits position
 BLOCK = 4096  # words
 PATIENCE = 5.0  # seconds without a byte, after which a client gives up
+LONG = 30.0  # of one that has to be served
 HEAD = struct.Struct(">HI")  # client, words
 
 
@@ -48,7 +49,7 @@ class KeyedService(Service):
 
 def begin(port: int, device: int, client: int, host: str = "127.0.0.1") -> socket.socket:
     """A client that has had the first word of a long stream, and reads no more of it."""
-    sock = socket.create_connection((host, port), PATIENCE)
+    sock = socket.create_connection((host, port), LONG)
     sock.sendall(HEAD.pack(client, 1 << 31))
     assert sock.recv(WORD, socket.MSG_WAITALL) == _words(device, client, 0, 1)
     return sock

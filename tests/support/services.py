@@ -41,6 +41,7 @@ __all__ = [
 
 BLOCK = 65536
 HOST = "127.0.0.1"
+PATIENCE = 30.0  # seconds until an event is in a record
 
 
 def pseudo_random(size: int, seed: int = 0) -> Iterator[bytes]:
@@ -93,11 +94,11 @@ class Record:
         with self._changed:
             return self._counts[start]
 
-    def wait(self, *start: object, count: int = 1, timeout: float = 10.0) -> None:
+    def wait(self, *start: object, count: int = 1, timeout: float = PATIENCE) -> None:
         """Return when ``count`` events begin with ``start``; AssertionError after ``timeout`` seconds."""
         self.wait_until(lambda: self.count(*start) >= count, f"{count} x {start}", timeout)
 
-    def wait_until(self, true: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+    def wait_until(self, true: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
         """Return when ``true()``; it is asked after every event and every 50 ms."""
         end = time.monotonic() + timeout
         with self._changed:

@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
+from tests.support.ports import free_ports
 from tests.support.traffic import wait_until
 
 __all__ = ["CAN_SSHD", "PasswordSshd"]
@@ -40,8 +41,7 @@ class PasswordSshd:
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "sshd"
         self._directory.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.port = found.getsockname()[1]
+        (self.port,) = free_ports(1)
         self._write()
 
     @property

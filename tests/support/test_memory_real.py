@@ -1,13 +1,12 @@
 """The memory transports against real loopback sockets: the same script must tell the protocols the same."""
 
-import time
 from collections.abc import Callable
 
 import pytest
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import ClientFactory
 
+from tests.support.epoll import QUIET, own_reactor
 from tests.support.memory import Network, Recorder
 from tests.support.test_memory import Pulled, Pushed
 
@@ -15,7 +14,6 @@ pytestmark = pytest.mark.slow
 
 Script = list[tuple[str, str, object]]
 SETTLE = ("both", "settle", None)
-QUIET = 0.03  # seconds without an event after which real sockets count as settled
 
 
 def op(who: str, what: str, argument: object = None) -> tuple[str, str, object]:
@@ -134,29 +132,23 @@ def handing_out(protocol: IProtocol) -> ClientFactory:
 
 def real(script: Script, near: Recorder, far: Recorder) -> list[object]:
     """The script over loopback, on a reactor of its own."""
-    reactor = EPollReactor()
+    with own_reactor() as loop:
 
-    def settle() -> None:
-        quiet_since, seen = time.monotonic(), -1
-        while time.monotonic() < quiet_since + QUIET:
-            reactor.iterate(0.005)
-            count = len(near.events) + len(near.data) + len(far.events) + len(far.data)
-            if count != seen:
-                quiet_since, seen = time.monotonic(), count
+        def settle() -> None:
+            loop.settle(
+                lambda: len(near.events) + len(near.data) + len(far.events) + len(far.data), quiet=QUIET
+            )
 
-    port = reactor.listenTCP(0, handing_out(far), interface="127.0.0.1")
-    reactor.connectTCP("127.0.0.1", port.getHost().port, handing_out(near))
-    try:
-        while not (near.connected and far.connected):
-            reactor.iterate(0.01)
-        return play(script, near, far, settle)
-    finally:
-        for transport in (near.transport, far.transport):
-            transport.abortConnection()
-        port.stopListening()
-        settle()
-        reactor.removeAll()
-        reactor._poller.close()
+        port = loop.reactor.listenTCP(0, handing_out(far), interface="127.0.0.1")
+        loop.reactor.connectTCP("127.0.0.1", port.getHost().port, handing_out(near))
+        try:
+            loop.until(lambda: near.connected and far.connected, "both ends")
+            return play(script, near, far, settle)
+        finally:
+            for transport in (near.transport, far.transport):
+                transport.abortConnection()
+            port.stopListening()
+            settle()
 
 
 @pytest.mark.parametrize("half_closing", [True, False], ids=["half-closing", "plain"])

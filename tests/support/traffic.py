@@ -154,7 +154,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 def connect(port: int, host: str = "127.0.0.1", patience: float = PATIENCE) -> socket.socket:
     """A client's connection."""
-    sock = socket.create_connection((host, port), 10)
+    sock = socket.create_connection((host, port), PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout(patience)
     return sock
@@ -209,7 +209,7 @@ def in_thread(work: Callable[..., object], *arguments: object) -> Beside:
     return thread
 
 
-def wait_until(true: Callable[[], object], what: str, patience: float = 20.0, every: float = 0.02) -> None:
+def wait_until(true: Callable[[], object], what: str, patience: float = 40.0, every: float = 0.02) -> None:
     """Return when ``true()``; AssertionError with ``what`` when that never comes."""
     end = time.monotonic() + patience
     while not true():

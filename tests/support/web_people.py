@@ -20,20 +20,22 @@ from tests.support.daemons import Server
 
 __all__ = ["ConnectionClosed", "Control", "Person", "code_of"]
 
+PATIENCE = 30.0  # seconds for an answer, or for the close that comes
+
 
 class Control:
     """A ``/control`` connection."""
 
     def __init__(self, web: ClientConnection) -> None:
         self.web = web
-        self.hello = json.loads(web.recv(timeout=10))
+        self.hello = json.loads(web.recv(timeout=PATIENCE))
         self._number = 0
 
     def answer(self, ask: str, **arguments: Any) -> dict[str, Any]:
         """The whole answer."""
         self._number += 1
         self.web.send(json.dumps({"id": self._number, "ask": ask, **arguments}))
-        answer: dict[str, Any] = json.loads(self.web.recv(timeout=10))
+        answer: dict[str, Any] = json.loads(self.web.recv(timeout=PATIENCE))
         assert answer["id"] == self._number
         return answer
 
@@ -88,7 +90,7 @@ def code_of(web: ClientConnection) -> tuple[int, str]:
     """Code and reason of the close that comes, whatever comes before it."""
     try:
         while True:
-            web.recv(timeout=20)
+            web.recv(timeout=PATIENCE)
     except ConnectionClosed as closed:
         assert closed.rcvd is not None, "cut without a close"
         return closed.rcvd.code, closed.rcvd.reason

@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WAIT = 30  # seconds until a hanging process is a failure
+WAIT = 90  # seconds until a hanging process is a failure
 SERVER = [sys.executable, "-m", "revtunnel.daemons.run", "server"]
 CTL = [sys.executable, "-m", "revtunnel.ctl.ctl"]
 INI = """\

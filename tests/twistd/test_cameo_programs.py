@@ -158,7 +158,7 @@ def test_standard_input_that_is_no_pipe_says_nothing(programs: Programs) -> None
 )
 def test_wrong_arguments(which: str, words: list[str]) -> None:
     """Usage on standard output, status 1, as the C++ programs do it."""
-    done = subprocess.run([*program(which), *words], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    done = subprocess.run([*program(which), *words], capture_output=True, text=True, cwd=ROOT, timeout=90)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("usage: cameo-") and done.stdout.count("\n") == 1
 
@@ -169,7 +169,7 @@ def test_a_port_that_is_taken(which: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         ports = [*free_ports(WHICH[which] - 1), taken]
-        done = subprocess.run(program(which, *ports), capture_output=True, text=True, cwd=ROOT, timeout=30)
+        done = subprocess.run(program(which, *ports), capture_output=True, text=True, cwd=ROOT, timeout=90)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.count("\n") == 1 and str(taken) in done.stdout and "in use" in done.stdout
 
@@ -185,7 +185,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
         text=True,
         cwd=ROOT,
         env=environment,
-        timeout=30,
+        timeout=90,
     )
     assert (done.returncode, done.stderr) == (78, "")
     assert "wrong.ini:2" in done.stdout and "wrong.ini:3" in done.stdout

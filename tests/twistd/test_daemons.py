@@ -39,7 +39,7 @@ def call(lab: Lab, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, in the test's directory."""
     environment = Daemon(lab.directory, "none").environment()
     return subprocess.run(
-        command, cwd=lab.directory, env=environment, capture_output=True, text=True, timeout=30, check=False
+        command, cwd=lab.directory, env=environment, capture_output=True, text=True, timeout=90, check=False
     )
 
 
@@ -237,7 +237,7 @@ def test_a_reader_who_has_seen_enough(lab: Lab, words: str) -> None:
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     os.close(writing)

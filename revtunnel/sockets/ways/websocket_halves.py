@@ -26,11 +26,20 @@ class HalfClosingEnd(WebSocketEnd):
     """The byte stream of an upgraded connection, each direction with its own end of file."""
 
     __slots__ = ("_said",)
-    fin_cuts = True
 
     def __init__(self, reactor: Any, upgraded: Upgraded, limits: WebSocketLimits) -> None:
         self._said = False  # our end of file is framed
         super().__init__(reactor, upgraded, limits)
+
+    @property
+    def fin_cuts(self) -> bool:
+        """As ``End`` says; not behind their close."""
+        return not self._has_parted
+
+    @property
+    def was_cut(self) -> bool:
+        """As ``End`` says: they may be gone when our answer to their close comes, which is a reset."""
+        return not self._has_parted and super().was_cut
 
     def close(self) -> None:
         """As ``End`` says; the close is written if the socket takes it, and nobody waits for theirs."""
@@ -53,6 +62,11 @@ class HalfClosingEnd(WebSocketEnd):
             self._push()
 
     # -- inside
+
+    @property
+    def _has_parted(self) -> bool:
+        """Their close came, behind both ends: what befalls the connection from then on takes nothing away."""
+        return self.closed is not None and self._cut is None
 
     def _last_word(self) -> bytes:
         if self._cut is not None:

@@ -12,6 +12,7 @@ from tests.support.edge_device import BINARY, CLOSE, TEXT, Broken, WebClient, au
 from tests.support.edge_world import LIMITS, EdgeWorld, RawDevice, edge_world
 from tests.support.epoll import Loop
 from tests.support.services import Echo, Refuser, reset
+from tests.support.traffic import read_exactly
 
 
 @pytest.fixture
@@ -255,30 +256,30 @@ def test_a_drop_without_an_end_is_a_reset(world: EdgeWorld) -> None:
     assert world.ended() == ["link-lost"]
 
 
-def test_golden_bytes_of_disconnect(world: EdgeWorld) -> None:
+def test_golden_bytes_of_disconnect(loop: Loop) -> None:
     """DISCONNECT is answered each time; then the device is told both words, and the client its end."""
-    device = RawDevice(world, "Robot1")
-    client = world.client()
-    web, tid = device.tunnel()
-    web.send(TEXT, b"aGFsZg==")
-    body = bytes.fromhex("0a06526f626f7431021554756e6e656c436f6d6d616e6446726f6d45646765000501")
-    body += bytes.fromhex("03746964000000000107636f6d6d616e640000000000"[:-2])
-    body += bytes.fromhex("0001000200") + bytes((len(tid),)) + tid.encode()
-    body += bytes.fromhex("000a444953434f4e4e45435400")
-    for number in (11, 12, 13):
-        device.say(head(3, number, device.session) + body)
-        assert device.hear()[:6] == bytes((1, 0x40)) + number.to_bytes(4, "big")
-    web.send(TEXT, b"bW9yZQ==")
-    service, fields = device.asked()
-    assert (service, fields) == ("TunnelCommandToEdge", {"tid": tid, "command": "DISCONNECT"})
-    service, fields = device.asked()
-    assert service == "CompleteTunnel" and fields["tid"] == tid and fields["peer_name"]
-    web.send(CLOSE, b"\x03\xe8Normal Close Tunnel stopped by edge")
-    heard = b""
-    while piece := world.call(lambda: client.recv(100)):
-        heard += piece
-    assert heard == b"halfmore"
-    assert world.ended() == ["closed"]
+    with edge_world(loop, limits=replace(LIMITS, quiet=3.0)) as world:
+        device = RawDevice(world, "Robot1")
+        client = world.client()
+        web, tid = device.tunnel()
+        web.send(TEXT, b"aGFsZg==")
+        body = bytes.fromhex("0a06526f626f7431021554756e6e656c436f6d6d616e6446726f6d45646765000501")
+        body += bytes.fromhex("03746964000000000107636f6d6d616e640000000000"[:-2])
+        body += bytes.fromhex("0001000200") + bytes((len(tid),)) + tid.encode()
+        body += bytes.fromhex("000a444953434f4e4e45435400")
+        for number in (11, 12, 13):
+            device.say(head(3, number, device.session) + body)
+            assert device.hear()[:6] == bytes((1, 0x40)) + number.to_bytes(4, "big")
+        web.send(TEXT, b"bW9yZQ==")
+        assert world.call(lambda: read_exactly(client, 8)) == b"halfmore"
+        loop.advance(3.0)
+        service, fields = device.asked()
+        assert (service, fields) == ("TunnelCommandToEdge", {"tid": tid, "command": "DISCONNECT"})
+        service, fields = device.asked()
+        assert service == "CompleteTunnel" and fields["tid"] == tid and fields["peer_name"]
+        web.send(CLOSE, b"\x03\xe8Normal Close Tunnel stopped by edge")
+        assert world.call(lambda: client.recv(100)) == b""
+        assert world.ended() == ["closed"]
 
 
 def test_cancel_is_a_reset_at_once(world: EdgeWorld) -> None:
