@@ -1,4 +1,4 @@
-"""What running daemons hold: descriptors by kind, threads, timers, channels, memory; is it back to what it was?
+"""What running daemons hold: descriptors by kind, threads, timers, channels, memory; is it back to before?
 
 Descriptors and memory come from /proc, timers from the daemons themselves (inside.py), channels from the
 server's admin socket.
