@@ -219,14 +219,14 @@ return cjson.encode(answers)
 """
 )
 
-# node, epoch, then serial and link of each -> how many were its own
+# node, epoch, then serial and link of each, that one or older -> how many were its own
 DROP = (
     SHARED_PART
     + """
 local dropped = 0
 for i = 3, #ARGV, 2 do
   local at = get('dev:' .. ARGV[i])
-  if at and at[1] == ARGV[1] and at[2] == tonumber(ARGV[2]) and at[3] == tonumber(ARGV[i + 1]) then
+  if at and at[1] == ARGV[1] and at[2] == tonumber(ARGV[2]) and at[3] <= tonumber(ARGV[i + 1]) then
     redis.call('DEL', P .. 'dev:' .. ARGV[i])
     unhold(ARGV[i], at[1], at[2])
     dropped = dropped + 1

@@ -110,6 +110,15 @@ def test_a_stranger_takes_nothing_away(desk: Desk) -> None:
     assert desk.run(scripts.FIND, "two", two, "d") is False
 
 
+def test_a_link_that_was_never_told_takes_the_record_of_the_older_one_with_it(desk: Desk) -> None:
+    """It took that one's place, and left before a word of it was said."""
+    one = desk.join("one")
+    desk.register("one", one, "d", 5)
+    assert desk.run(scripts.DROP, "one", one, "d", 4) == 0
+    assert desk.run(scripts.DROP, "one", one, "d", 6) == 1
+    assert desk.run(scripts.FIND, "one", one, "d") is False
+
+
 def test_a_later_run_of_a_name_ends_the_earlier_one(desk: Desk) -> None:
     """In every word that it has; what it had is void."""
     one = desk.join("one")
