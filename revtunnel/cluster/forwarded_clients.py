@@ -38,13 +38,17 @@ class ForwardedSocket(ClientSocket):
         first: bool = False,
     ) -> None:
         """``first``: whoever forwards it sends what it says before he has our answer."""
-        end.origin = origin or end.origin
-        super().__init__(reactor, end, clients, origin.peer if origin is not None else end.peer)
+        super().__init__(reactor, end, clients, origin.peer if origin is not None else end.peer, origin)
         self.forwarded = True
         self.unread = True  # what befell it since CONNECT, a data socket that is no more was told
         self._answered = False
         self._first = first
         self._gone = gone
+
+    @property
+    def origin(self) -> Origin | None:
+        """As it was said; never the addresses of this connection, which are those of who forwards it."""
+        return self._origin
 
     @property
     def speaks_first(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from revtunnel.cluster.forwarded_clients import ForwardedSocket
 from revtunnel.daemons.worker_board import WorkerBoard
 from revtunnel.daemons.worker_links import WorkerCarrier
 from revtunnel.daemons.worker_streams import WorkerStreams
@@ -132,6 +133,18 @@ def test_the_device_is_told_the_clients_own_address(site: Site) -> None:
     assert [fact.peer for fact in site["two"].of(ChannelOpened)] == [address]
     (there,) = site.worker.clients
     assert there.origin is not None and there.origin.peer == address
+
+
+def test_the_device_is_told_no_address_of_a_client_that_has_none(by_socket: Site) -> None:
+    """Least of all that of this machine, which an allow list may have."""
+    node = by_socket["two"]
+    gone = lambda *client: None  # noqa: E731
+    clients = Clients(node.reactor, node.serial, "echo", node.offers[0].target, lambda client: "", gone, gone)
+    theirs, ours = loopback_pair()
+    client = ForwardedSocket(node.reactor, PlainEnd(ours), clients, None, gone)
+    assert client.origin is None
+    client.abort()
+    theirs.close()
 
 
 def test_what_the_service_refuses_is_said_at_the_clients_node(site: Site) -> None:
