@@ -57,11 +57,11 @@ class DevicesOfNodes:
         self._ask_all = ask_all
         self._say = say
         self._known: OrderedDict[str, tuple[DeviceElsewhere, float]] = OrderedDict()
+        self._unheard: OrderedDict[str, str] = OrderedDict()  # whose node gave no answer, in words
         self._asking: set[str] = set()  # sessions
 
-    @property
-    def problem(self) -> str | None:
-        return self._directory.problem
+    def undecided(self, serial: str) -> str | None:
+        return self._directory.problem or self._unheard.get(serial)
 
     def known(self, serial: str) -> DeviceElsewhere | None:
         device, at = self._known.get(serial, (None, 0.0))
@@ -123,6 +123,7 @@ class DevicesOfNodes:
     async def _row(self, serial: str, asked: ConsentRequest | None) -> Row | None:
         """What the node of a device says, which is remembered; None: there is none that can be asked."""
         said = None if asked is None else json.dumps(asked)
+        self._unheard.pop(serial, None)
         for _ in range(2):  # what the directory says may be old once
             place = await self._place(serial)
             caller = self._callers.get(place.node) if place is not None else None
@@ -133,7 +134,8 @@ class DevicesOfNodes:
             except NotFound:
                 self._directory.forget(serial, place)
                 continue
-            except OperatorError:  # it is slow, or of another version
+            except OperatorError as error:  # it is slow, or of another version
+                self._not_heard(serial, f"{place.node}: {error}")
                 return None
             device = _read(place.node, row, serial)
             if device is None:
@@ -148,6 +150,11 @@ class DevicesOfNodes:
         self._known.move_to_end(device.serial)
         if len(self._known) > KNOWN:
             self._known.popitem(last=False)
+
+    def _not_heard(self, serial: str, why: str) -> None:
+        self._unheard[serial] = why
+        if len(self._unheard) > KNOWN:
+            self._unheard.popitem(last=False)
 
     async def _place(self, serial: str) -> Place | None:
         try:

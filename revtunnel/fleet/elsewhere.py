@@ -33,9 +33,8 @@ class DeviceElsewhere(NamedTuple):
 class OtherNodes(Protocol):
     """The other nodes, as one of them asks about devices. What it answers with never fails."""
 
-    @property
-    def problem(self) -> str | None:
-        """Why nobody can be asked where a device is; None: somebody can."""
+    def undecided(self, serial: str) -> str | None:
+        """Why nobody could say, when asked last, where a device is or what it is; None: it was said."""
 
     def known(self, serial: str) -> DeviceElsewhere | None:
         """What was said of a device a few seconds ago at most; no I/O."""

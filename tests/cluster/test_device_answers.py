@@ -80,6 +80,8 @@ class Node:
 
     # -- as its directory
 
+    problem: str | None = None
+
     def find(self, serial: str) -> "Deferred[Place | None]":
         return fail(DirectoryAway("it is")) if self.away else succeed(self.known(serial))
 
@@ -144,14 +146,20 @@ def test_who_hangs_up_stops_no_call(nodes: Pair) -> None:
 
 
 def test_a_silent_node_is_no_answer(nodes: Pair) -> None:
-    """What it said before stands for its seconds."""
+    """What it said before stands for its seconds; that nobody knows is told in words, until it answers."""
     one, two = nodes
     two.arrive(object())
     found: list[Any] = []
     one.others.look("plc-7")
+    assert one.others.undecided("plc-7") is None
     two.silent = True
     one.others.look("plc-7").addCallback(found.append)
     assert found == [None] and one.others.known("plc-7") is not None
+    assert one.others.undecided("plc-7") == "two: no answer within 1 s"
+    assert one.others.undecided("plc-8") is None
+    two.silent = False
+    one.others.look("plc-7")
+    assert one.others.undecided("plc-7") is None
 
 
 def test_a_session_is_let_in_once_its_node_has_said_yes(nodes: Pair) -> None:

@@ -178,10 +178,16 @@ class Guest(Person):
         self._open = contextlib.ExitStack()
         self.line = self._open.enter_context(self.control())
         at.wait_until(lambda: PLC in str(self.line.ask("services")), PLC)
-        self.session, nonce = self.line.start("load", device=PLC)
+        self.session, nonce = self._started()
         self.client = self._open.enter_context(self.raw(self.session, "load", nonce))
         self.client.send(HEAD.pack(7, 1 << 30))
         assert len(self.client.recv(timeout=20)) > 0
+
+    def _started(self) -> tuple[str, str]:
+        """A session; a node that is busy for a second has not answered, which is said."""
+        while "error" in (answer := self.line.answer("start", device=PLC, services=["load"])):
+            assert answer["error"]["word"] == "offline", answer
+        return answer["ok"]["session"], answer["ok"]["nonce"]
 
     def cut(self) -> bool:
         """Once her stream has ended: whether it could not be taken for a whole one."""

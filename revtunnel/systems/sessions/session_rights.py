@@ -69,7 +69,7 @@ class Rights:
     def undecided(self, serial: str) -> str:
         """Why nobody knows whether a device is at another node, or nothing: it is known."""
         device, nodes = self.device(serial), self._nodes()
-        problem = nodes.problem if nodes is not None and not _reached(device) else None
+        problem = nodes.undecided(serial) if nodes is not None and not _reached(device) else None
         return f"directory-away: {problem}" if problem else ""
 
     def look_behind(self, after: str) -> "Deferred[list[DeviceElsewhere]] | None":

@@ -27,6 +27,9 @@ class OtherNodes:
         self.asked: list[ConsentRequest] = []
         self.ended: list[str] = []
 
+    def undecided(self, serial: str) -> str | None:
+        return self.problem
+
     def known(self, serial: str) -> DeviceElsewhere | None:
         return self.found if self.found and self.found.serial == serial else None
 
