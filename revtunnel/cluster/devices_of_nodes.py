@@ -122,10 +122,10 @@ class DevicesOfNodes:
 
     async def _row(self, serial: str, asked: ConsentRequest | None) -> Row | None:
         """What the node of a device says, which is remembered; None: there is none that can be asked."""
-        said = None if asked is None else json.dumps(asked)
+        said, unheard = None if asked is None else json.dumps(asked), ""
         self._unheard.pop(serial, None)
-        for _ in range(2):  # what the directory says may be old once
-            place = await self._place(serial)
+        for _ in range(2):  # what the directory says may be old once, and a node busy
+            place, unheard = await self._place(serial), ""
             caller = self._callers.get(place.node) if place is not None else None
             if place is None or caller is None:
                 break
@@ -135,14 +135,17 @@ class DevicesOfNodes:
                 self._directory.forget(serial, place)
                 continue
             except OperatorError as error:  # it is slow, or of another version
-                self._not_heard(serial, f"{place.node}: {error}")
-                return None
+                unheard = f"{place.node}: {error}"
+                continue
             device = _read(place.node, row, serial)
             if device is None:
                 return None
             self._remember(device)
             return row
-        self._known.pop(serial, None)
+        if unheard:
+            self._not_heard(serial, unheard)
+        else:
+            self._known.pop(serial, None)
         return None
 
     def _remember(self, device: DeviceElsewhere) -> None:

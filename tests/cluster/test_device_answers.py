@@ -39,6 +39,7 @@ class Node:
         self.callers: dict[str, Node] = {}
         self.places: dict[str, str] = {}
         self.away = self.silent = False
+        self.busy = 0  # calls, one more than are not answered
         self.said: list[tuple[bool, str]] = []
         told = cast(Directory, self), cast(Any, self.callers), self._ask_all, self.say
         self.say.nodes = self.others = DevicesOfNodes(clock, *told)
@@ -69,7 +70,8 @@ class Node:
 
     def call(self, operation: Operation, **arguments: Any) -> "Deferred[Any]":
         """As NodeCaller."""
-        if self.silent:
+        self.busy = max(0, self.busy - 1)
+        if self.silent or self.busy:
             return fail(Busy("no answer within 1 s"))
         given = {name: value for name, value in arguments.items() if value is not None}
         return maybeDeferred(attrgetter(operation.method)(self), **given)
@@ -160,6 +162,16 @@ def test_a_silent_node_is_no_answer(nodes: Pair) -> None:
     two.silent = False
     one.others.look("plc-7")
     assert one.others.undecided("plc-7") is None
+
+
+def test_a_node_that_is_busy_once_is_asked_once_more(nodes: Pair) -> None:
+    """Its answer counts then."""
+    one, two = nodes
+    two.arrive(object())
+    two.busy = 2
+    found: list[Any] = []
+    one.others.look("plc-7").addCallback(found.append)
+    assert [each.node for each in found] == ["two"] and one.others.undecided("plc-7") is None
 
 
 def test_a_session_is_let_in_once_its_node_has_said_yes(nodes: Pair) -> None:
