@@ -32,6 +32,13 @@ Thing *thing_of(Pump *pump, uint64_t handle, const Kind *kind, const char *missi
     return NULL;
 }
 
+/* The same for a handle that is Python's. */
+Thing *thing_given(Pump *pump, PyObject *handle, const Kind *kind, const char *missing)
+{
+    uint64_t number = PyLong_AsUnsignedLongLong(handle);
+    return PyErr_Occurred() ? NULL : thing_of(pump, number, kind, missing);
+}
+
 PyObject *raised(int error)
 {
     errno = error;

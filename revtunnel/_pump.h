@@ -251,6 +251,7 @@ extern PyMethodDef door_methods[];
 /* _pump.c */
 void take_lock(Pump *pump);
 Thing *thing_of(Pump *pump, uint64_t handle, const Kind *kind, const char *missing);
+Thing *thing_given(Pump *pump, PyObject *handle, const Kind *kind, const char *missing);
 PyObject *raised(int error);
 
 #endif

@@ -491,13 +491,10 @@ static PyObject *pump_allow(PyObject *self, PyObject *args)
 PyDoc_STRVAR(close_door_doc, "close_door(door)\n\nAccept nobody there any more. Whoever is there is told of, or given up,"
     " when\nnews are taken next.");
 
-static PyObject *pump_close_door(PyObject *self, PyObject *args)
+static PyObject *pump_close_door(PyObject *self, PyObject *handle)
 {
     Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:close_door", &handle))
-        return NULL;
-    Door *door = (Door *)thing_of(pump, handle, &door_kind, "no such door");
+    Door *door = (Door *)thing_given(pump, handle, &door_kind, "no such door");
     if (door == NULL)
         return NULL;
     take_lock(pump);
@@ -520,6 +517,6 @@ static PyObject *pump_close_door(PyObject *self, PyObject *args)
 PyMethodDef door_methods[] = {
     {"door", pump_door, METH_VARARGS, door_doc},
     {"allow", pump_allow, METH_VARARGS, allow_doc},
-    {"close_door", pump_close_door, METH_VARARGS, close_door_doc},
+    {"close_door", pump_close_door, METH_O, close_door_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -262,10 +262,7 @@ PyDoc_STRVAR(close_gate_doc, "close_gate(gate)\n\nAccept nobody there any more."
 static PyObject *pump_close_gate(PyObject *self, PyObject *handle)
 {
     Pump *pump = (Pump *)self;
-    uint64_t number = PyLong_AsUnsignedLongLong(handle);
-    if (PyErr_Occurred())
-        return NULL;
-    Thing *thing = thing_of(pump, number, &gate_kind, "no such gate");
+    Thing *thing = thing_given(pump, handle, &gate_kind, "no such gate");
     if (thing == NULL)
         return NULL;
     take_lock(pump);

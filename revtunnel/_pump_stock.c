@@ -162,13 +162,10 @@ static PyObject *pump_put(PyObject *self, PyObject *args)
 
 PyDoc_STRVAR(draw_doc, "draw(stock) -> (fd, number) or None\n\nTake back the oldest data socket that waits there.");
 
-static PyObject *pump_draw(PyObject *self, PyObject *args)
+static PyObject *pump_draw(PyObject *self, PyObject *handle)
 {
     Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:draw", &handle))
-        return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind, "no such stock");
+    Stock *stock = (Stock *)thing_given(pump, handle, &stock_kind, "no such stock");
     if (stock == NULL)
         return NULL;
     take_lock(pump);
@@ -186,13 +183,10 @@ static PyObject *pump_draw(PyObject *self, PyObject *args)
 
 PyDoc_STRVAR(stocked_doc, "stocked(stock) -> int\n\nData sockets that wait there.");
 
-static PyObject *pump_stocked(PyObject *self, PyObject *args)
+static PyObject *pump_stocked(PyObject *self, PyObject *handle)
 {
     Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:stocked", &handle))
-        return NULL;
-    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind, "no such stock");
+    Stock *stock = (Stock *)thing_given(pump, handle, &stock_kind, "no such stock");
     if (stock == NULL)
         return NULL;
     take_lock(pump);
@@ -231,13 +225,10 @@ static PyObject *pump_keep_alive(PyObject *self, PyObject *args)
 
 PyDoc_STRVAR(close_stock_doc, "close_stock(stock)\n\nIt is empty, and no door has it.");
 
-static PyObject *pump_close_stock(PyObject *self, PyObject *args)
+static PyObject *pump_close_stock(PyObject *self, PyObject *handle)
 {
     Pump *pump = (Pump *)self;
-    unsigned long long handle;
-    if (!PyArg_ParseTuple(args, "K:close_stock", &handle))
-        return NULL;
-    Thing *thing = thing_of(pump, handle, &stock_kind, "no such stock");
+    Thing *thing = thing_given(pump, handle, &stock_kind, "no such stock");
     if (thing == NULL)
         return NULL;
     take_lock(pump);
@@ -254,9 +245,9 @@ static PyObject *pump_close_stock(PyObject *self, PyObject *args)
 PyMethodDef stock_methods[] = {
     {"stock", pump_stock, METH_VARARGS, stock_doc},
     {"put", pump_put, METH_VARARGS, put_doc},
-    {"draw", pump_draw, METH_VARARGS, draw_doc},
-    {"stocked", pump_stocked, METH_VARARGS, stocked_doc},
+    {"draw", pump_draw, METH_O, draw_doc},
+    {"stocked", pump_stocked, METH_O, stocked_doc},
     {"keep_alive", pump_keep_alive, METH_VARARGS, keep_alive_doc},
-    {"close_stock", pump_close_stock, METH_VARARGS, close_stock_doc},
+    {"close_stock", pump_close_stock, METH_O, close_stock_doc},
     {NULL, NULL, 0, NULL},
 };
