@@ -23,9 +23,6 @@ from revtunnel.link.following import place_to_go
 from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.admin.refusals import NotFound
 from tests.support.nodes_world import NodesWorld
-from tests.support.world import pattern
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture(params=["socket auto", "auto auto", "socket link", "link link"])
@@ -38,15 +35,7 @@ def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NodesWorld
 
 def test_bytes_are_exact_both_ways_and_each_half_ends_by_itself(nodes: NodesWorld) -> None:
     """What a client says at one node its service hears at the other, and the other way."""
-    client, service = nodes.talk("one", "two")
-    node = nodes["one"]
-    node.carry(client, service, pattern("to device", MIB))
-    node.carry(service, client, pattern("to client", MIB))
-    client.shutdown(socket.SHUT_WR)
-    assert node.ending(service) == "end of file"
-    node.carry(service, client, pattern("after the end", 100_000))
-    service.shutdown(socket.SHUT_WR)
-    assert node.ending(client) == "end of file"
+    nodes.talk_to_both_ends("one", "two")
     nodes.until(lambda: not nodes["one"].switchboard.clients and not nodes["two"].switchboard.clients)
 
 

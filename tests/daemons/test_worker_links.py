@@ -101,15 +101,7 @@ def by_socket(tmp_path: Path) -> Iterator[Site]:
 
 def test_bytes_are_exact_both_ways_and_each_half_ends_by_itself(site: Site) -> None:
     """Through both nodes and the connection between parent and worker; nothing is left behind."""
-    client, service = site.talk("one", "two")
-    node = site["one"]
-    node.carry(client, service, pattern("to device", MIB))
-    node.carry(service, client, pattern("to client", MIB))
-    client.shutdown(socket.SHUT_WR)
-    assert node.ending(service) == "end of file"
-    node.carry(service, client, pattern("after the end", 100_000))
-    service.shutdown(socket.SHUT_WR)
-    assert node.ending(client) == "end of file"
+    site.talk_to_both_ends("one", "two")
     site.until(lambda: not site.worker.clients and not site["two"].switchboard.clients)
 
 

@@ -32,8 +32,11 @@ from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 from revtunnel.streams.commands import Feature
 from tests.support.data_world import HOST, DataWorld
 from tests.support.throwaway_tls import Issuer
+from tests.support.world import pattern
 
 __all__ = ["Node", "NodesWorld"]
+
+MIB = 1024 * 1024
 
 
 class _Operator(DaemonOperator):
@@ -163,3 +166,15 @@ class NodesWorld:
         """A client at one node and the service beside the device of another."""
         client = self.client(at, of, port)
         return client, self[of].service()
+
+    def talk_to_both_ends(self, at: str, of: str) -> None:
+        """Such a talk whole: bytes are exact both ways, and each half ends by itself."""
+        client, service = self.talk(at, of)
+        node = self[at]
+        node.carry(client, service, pattern("to device", MIB))
+        node.carry(service, client, pattern("to client", MIB))
+        client.shutdown(socket.SHUT_WR)
+        assert node.ending(service) == "end of file"
+        node.carry(service, client, pattern("after the end", 100_000))
+        service.shutdown(socket.SHUT_WR)
+        assert node.ending(client) == "end of file"
